@@ -1,0 +1,56 @@
+"""Starts one program so that it can't outlive the daemon; then it is that program.
+
+Run by path with the interpreter's isolated mode (no site packages, so that it costs milliseconds):
+    launch.py PARENT_PID RUN_AS PROGRAM ARGUMENT...
+RUN_AS is `self`, or `nobody` for programs that refuse to run as root (PostgreSQL does).
+"""
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+
+_NOBODY = 65534
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_FOWNER = 1, 2, 3
+_SYS_CAPSET_VERSION_3 = 0x20080522
+
+
+def _become_nobody(libc: ctypes.CDLL) -> None:
+    """Give up root's identity but not root's reach over files.
+
+    The project may lie in a folder that only root can enter, and opening that to everybody would
+    be rude: so the right to pass file permissions is kept as an ambient capability instead.
+    """
+    capabilities = (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_FOWNER)
+    mask = sum(1 << capability for capability in capabilities)
+    libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    header = struct.pack("Ii", _SYS_CAPSET_VERSION_3, 0)
+    libc.capset(header, struct.pack("6I", mask, mask, mask, 0, 0, 0))
+    for capability in capabilities:
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+
+
+def main() -> None:
+    """Tie this process to its parent's life, then become the program."""
+    parent, run_as, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    libc = ctypes.CDLL(None)
+    if run_as == "nobody" and os.geteuid() == 0:
+        _become_nobody(libc)
+    # After the change of identity, which clears it.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+    try:
+        os.execvp(program[0], program)
+    except OSError as error:
+        print(f"{program[0]}: {error.strerror}", file=sys.stderr)
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+if __name__ == "__main__":
+    main()

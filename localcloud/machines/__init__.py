@@ -1,0 +1,1 @@
+"""What a declared thing starts: virtual machines, services, databases."""
