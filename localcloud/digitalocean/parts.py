@@ -1,0 +1,115 @@
+"""What the DigitalOcean side needs from the local cloud, and the names under which it keeps things there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from localcloud.state import Resource
+
+Json = dict[str, Any]
+
+DROPLET = "digitalocean:index/droplet:Droplet"
+FIREWALL = "digitalocean:index/firewall:Firewall"
+TAG = "digitalocean:index/tag:Tag"
+VPC = "digitalocean:index/vpc:Vpc"
+SSH_KEY = "digitalocean:index/sshKey:SshKey"
+
+# Namespaces of the store's notes: settings of the account, and its private images.
+SETTINGS = "digitalocean"
+IMAGES = "digitalocean/images"
+
+
+class Store(Protocol):
+    """The part of the local cloud's store that is used here."""
+
+    def get(self, kind: str, key: str, /) -> Resource | None: ...
+    def put(self, resource: Resource, /) -> None: ...
+    def delete(self, kind: str, key: str, /) -> None: ...
+    def all(self, kind: str, /) -> list[Resource]: ...
+    def note(self, namespace: str, key: str, value: Any, /) -> None: ...
+    def notes(self, namespace: str, /) -> Mapping[str, Any]: ...
+    def forget(self, namespace: str, key: str, /) -> None: ...
+
+
+class Machines(Protocol):
+    """Starts and stops what a droplet stands for."""
+
+    async def boot(self, name: str, kind: str, spec: Json, /) -> None: ...
+    async def power_off(self, name: str, /) -> None: ...
+    async def delete(self, name: str, /) -> None: ...
+
+
+class Addresses(Protocol):
+    """Hands out public and private addresses, stable per owner."""
+
+    def allocate_public(self, owner: str, /) -> str: ...
+    def allocate_in(self, cidr: str, owner: str, /) -> str: ...
+    def release(self, owner: str, /) -> None: ...
+
+
+class Network(Protocol):
+    """Is told when firewalls, tags or droplets changed."""
+
+    def changed(self) -> None: ...
+
+
+class Cloud(Protocol):
+    """The local cloud as DigitalOcean's resources see it."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def machines(self) -> Machines: ...
+    @property
+    def addresses(self) -> Addresses: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def extensions(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long things take, in seconds. Small, so that a laptop doesn't wait, and not zero: a program that
+    takes a droplet for ready, gettable or listed right after the 202 must notice."""
+
+    visible: float = 0.02  # GET answers 404 until then
+    listed: float = 0.04  # lists leave it out until then
+    create: float = 0.06  # "new" until then
+    action: float = 0.03  # an action is "in-progress" until then
+    firewall: float = 0.02  # a firewall's changes are "waiting" until then
+
+
+def machine_name(droplet_id: int | str) -> str:
+    """The name of a droplet's machine in the local cloud."""
+    return f"droplet/{droplet_id}"
+
+
+def droplet_notes(droplet_id: int | str) -> str:
+    """The notes' namespace for what the API keeps about a droplet beside its properties."""
+    return f"digitalocean/droplet/{droplet_id}"
+
+
+def action_notes(droplet_id: int | str) -> str:
+    """The notes' namespace of a droplet's actions. One for each: reading a few must not copy all."""
+    return f"digitalocean/droplet/{droplet_id}/actions"
+
+
+def settings(cloud: Cloud) -> Mapping[str, Any]:
+    """The account's settings: `token`, `droplet_limit`, `delays`, `last_id` ..."""
+    return cloud.store.notes(SETTINGS)
+
+
+def delays_of(cloud: Cloud, default: Delays) -> Delays:
+    """The delays in force: those given at construction, overridden by the account's note `delays`."""
+    override = settings(cloud).get("delays")
+    return Delays(**override) if isinstance(override, dict) else default
+
+
+def next_id(cloud: Cloud, counter: str, first: int) -> int:
+    """A number that this account never gave before."""
+    number = int(settings(cloud).get(counter, first - 1)) + 1
+    cloud.store.note(SETTINGS, counter, number)
+    return number
