@@ -1,0 +1,1 @@
+"""What each Pulumi stack declares, and the typed settings that decide it."""

@@ -1,0 +1,303 @@
+"""What has to agree between values, and what a stack of a given kind can't do without.
+
+Each check takes the settings and yields problems. `parse` runs them also while single values are wrong,
+with those values at their defaults, so that all problems are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from stacks import catalog
+from stacks.problems import Problem, shown
+from stacks.sections import API_PORTS
+
+if TYPE_CHECKING:
+    from stacks.settings import Settings
+
+_PRIVATE = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+_LOOPBACK = IPv4Network("127.0.0.0/8")
+_PARTS = {"ibkr:gatewayCredentials": ("username", "password"), "ibkr:alpaca": ("apiKey", "secretKey")}
+_SET_WITH = "set it with `pulumi config set --secret --path '{}'`"
+SMALLEST_SAFE_MEMORY = 1740  # MiB; see Gateway.machine_type
+SMALLEST_POSSIBLE_MEMORY = 1024
+
+
+def overlaps(ranges: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:
+    """The pairs of keys whose ranges share an address, the later key first."""
+    for first, second in combinations(ranges, 2):
+        if ranges[first].overlaps(ranges[second]):
+            yield second, first
+
+
+def _ranges(settings: Settings) -> Iterator[Problem]:
+    network = settings.network
+    ranges = {
+        "ibkr:network.subnetRange": network.subnet_range,
+        "ibkr:network.connectorRange": network.connector_range,
+        "ibkr:network.privateServicesRange": network.private_services_range,
+    }
+    for key, value in ranges.items():
+        allowed = (_LOOPBACK,) if settings.local else _PRIVATE
+        if not any(value.subnet_of(block) for block in allowed):
+            remedy = (
+                "the local cloud's addresses are loopback ones: use a range within 127.0.0.0/8"
+                if settings.local
+                else "isn't private; use a range within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+            )
+            yield Problem(key, str(value), remedy)
+    for key, other in overlaps(ranges):
+        remedy = f"overlaps {other} ({ranges[other]}); choose a range beside it"
+        yield Problem(key, str(ranges[key]), remedy, because=(other,))
+    if network.connector_range.prefixlen != 28:
+        example = IPv4Network((network.connector_range.network_address, 28), strict=False)
+        yield Problem(
+            "ibkr:network.connectorRange",
+            str(network.connector_range),
+            f"a serverless VPC connector takes a /28 of its own; use for example {example}",
+        )
+    if network.private_services_range.prefixlen > 24:
+        yield Problem(
+            "ibkr:network.privateServicesRange",
+            str(network.private_services_range),
+            "is too small: Google's service networking needs a /24 or larger, and recommends a /16",
+        )
+    if network.subnet_range.prefixlen > 29:
+        yield Problem(
+            "ibkr:network.subnetRange",
+            str(network.subnet_range),
+            "is too small: Google reserves four addresses of each subnet, and takes a /29 or larger",
+        )
+
+
+def _firewall(settings: Settings) -> Iterator[Problem]:
+    if not settings.network.deny_connector and not settings.local:
+        yield Problem(
+            "ibkr:network.denyConnector",
+            "false",
+            "without this rule Google's hidden one lets the connector reach all of the VPC; only the local "
+            "cloud may go without it, to show that",
+        )
+
+
+def _gateway(settings: Settings) -> Iterator[Problem]:
+    gateway = settings.gateway
+    if not settings.declares_environment:
+        return
+    if settings.broker_type == "ibkr" and not gateway.enabled:
+        yield Problem(
+            "ibkr:gateway.enabled",
+            "false",
+            "ibkr:brokerType is ibkr, which trades through the gateway; switch it on, or set another "
+            "broker type first",
+            because=("ibkr:brokerType",),
+        )
+    if not gateway.enabled:
+        return
+    if gateway.zone not in catalog.zones_of(settings.region):
+        zones = ", ".join(catalog.zones_of(settings.region))
+        yield Problem(
+            "ibkr:gateway.zone",
+            gateway.zone,
+            f"isn't in gcp:region {settings.region}, which has {zones}",
+            because=("gcp:region",),
+        )
+    yield from _gateway_port(settings)
+    memory = catalog.machine_memory(gateway.machine_type) or 0
+    if memory < SMALLEST_POSSIBLE_MEMORY:
+        yield Problem(
+            "ibkr:gateway.machineType",
+            gateway.machine_type,
+            f"has {memory} MiB; IB Gateway alone takes up to 813. Use e2-small",
+        )
+    elif memory < SMALLEST_SAFE_MEMORY and not gateway.accept_small_machine:
+        yield Problem(
+            "ibkr:gateway.machineType",
+            gateway.machine_type,
+            f"has {memory} MiB, and IB Gateway takes up to 813 beside the system: it works until it "
+            "doesn't. Use e2-small, or set ibkr:gateway.acceptSmallMachine to true if you know that",
+        )
+    if gateway.address is not None:
+        yield from _gateway_address(settings)
+
+
+def _gateway_port(settings: Settings) -> Iterator[Problem]:
+    port = settings.gateway.port
+    if port is None:
+        return
+    right = API_PORTS[settings.trading_mode]
+    if port not in API_PORTS.values():
+        yield Problem(
+            "ibkr:gateway.port",
+            str(port),
+            f"isn't an IB Gateway port: 4001 is live, 4002 is paper. Leave it out, or use {right}",
+        )
+    elif port != right:
+        yield Problem(
+            "ibkr:gateway.port",
+            str(port),
+            f"contradicts ibkr:tradingMode {settings.trading_mode}, whose port is {right}; correct whichever "
+            "is wrong, since one of them means real money",
+            because=("ibkr:tradingMode",),
+        )
+
+
+def _gateway_address(settings: Settings) -> Iterator[Problem]:
+    address, subnet = settings.gateway.address, settings.network.subnet_range
+    if address is None:
+        return
+    reserved = {subnet[0], subnet[1], subnet[-2], subnet[-1]} if subnet.num_addresses >= 4 else set(subnet)
+    if address not in subnet:
+        remedy = f"isn't in ibkr:network.subnetRange {subnet}"
+        yield Problem("ibkr:gateway.address", str(address), remedy, because=("ibkr:network.subnetRange",))
+    elif address in reserved:
+        yield Problem(
+            "ibkr:gateway.address",
+            str(address),
+            f"is one of the four that Google keeps in each subnet; use for example {subnet[2]}",
+        )
+
+
+def _users(settings: Settings) -> Iterator[Problem]:
+    seen: dict[tuple[str, str, int], int] = {}
+    logins: dict[str, str] = {}
+    if not settings.declares_environment:
+        return
+    if settings.gateway.enabled and settings.gateway_credentials:
+        login = settings.gateway_credentials.username.get_secret_value()
+        logins[login.lower()] = "ibkr:gatewayCredentials.username"
+    for number, user in enumerate(settings.ibeam.users):
+        key = f"ibkr:ibeam.users[{number}]"
+        identity = (user.name, user.environment, user.index)
+        if not user.name:
+            yield Problem(f"{key}.name", "", "is missing: it becomes a part of the droplet's name")
+        elif identity in seen:
+            yield Problem(
+                f"{key}.name",
+                user.name,
+                f"is the same droplet as ibkr:ibeam.users[{seen[identity]}] "
+                f"({user.name}-ib-{user.environment}-{user.index}); remove one, or give it another index",
+            )
+        seen.setdefault(identity, number)
+        for field in ("username", "password"):
+            if getattr(user, field) is None:
+                yield Problem(f"{key}.{field}", "", f"is missing; {_SET_WITH.format(f'{key}.{field}')}")
+        if user.username is not None:
+            login = user.username.get_secret_value().lower()
+            if login in logins:
+                yield Problem(
+                    f"{key}.username",
+                    "(secret)",
+                    f"is the same IBKR user as {logins[login]}, and IBKR allows one session a user: they "
+                    "would take it from each other. Use a user of its own",
+                )
+            logins.setdefault(login, f"{key}.username")
+    if settings.ibeam.users and not settings.ibeam.hold_credentials:
+        yield Problem(
+            "ibkr:ibeam.holdCredentials",
+            "false",
+            "declared users mean that this stack holds their IBKR passwords; set it to true if they know "
+            "and want that, or remove ibkr:ibeam.users",
+        )
+
+
+def _secrets(settings: Settings) -> Iterator[Problem]:
+    wanted: list[tuple[str, bool, object, str]] = [
+        (
+            "ibkr:gatewayCredentials",
+            settings.gateway.enabled and settings.declares_environment,
+            settings.gateway_credentials,
+            "the gateway can't log in without",
+        ),
+        (
+            "ibkr:alpaca",
+            settings.declares_environment
+            and (settings.broker_type == "alpaca" or settings.market_data_source == "alpaca"),
+            settings.alpaca,
+            "ibkr:brokerType or ibkr:marketDataSource is alpaca, which needs apiKey and secretKey",
+        ),
+        (
+            "ibkr:databasePassword",
+            settings.declares_database,
+            settings.database_password,
+            "the database's user needs one",
+        ),
+    ]
+    for key, needed, value, why in wanted:
+        if needed and value is None:
+            paths = [f"{key}.{part}" for part in _PARTS.get(key, ())] or [key]
+            commands = " and ".join(f"`pulumi config set --secret --path '{path}'`" for path in paths)
+            because = ("ibkr:brokerType", "ibkr:marketDataSource", "ibkr:gateway.enabled", "ibkr:kind")
+            yield Problem(key, "", f"is missing: {why}; set it with {commands}", because)
+
+
+def _environment(settings: Settings) -> Iterator[Problem]:
+    if not settings.declares_environment:
+        return
+    if not settings.api.image:
+        remedy = "is missing: the container image of the service, pinned by digest"
+        yield Problem("ibkr:api.image", "", remedy)
+    for key, value in (("issuer", settings.auth.issuer), ("jwksUrl", settings.auth.jwks_url)):
+        if value is None:
+            yield Problem(f"ibkr:auth.{key}", "", "is missing: whose bearer tokens does the service accept?")
+    if settings.kind == "environment" and not settings.foundation_stack:
+        yield Problem(
+            "ibkr:foundationStack",
+            "",
+            "is missing: the stack that declares the network and the registry, for example "
+            "organization/ibkr/foundation-staging",
+        )
+    if settings.market_data_source == "ibkr" and settings.broker_type not in ("ibkr", "ibeam", "simulated"):
+        yield Problem(
+            "ibkr:marketDataSource",
+            "ibkr",
+            f"needs an IBKR connection, but ibkr:brokerType is {settings.broker_type}",
+            because=("ibkr:brokerType",),
+        )
+
+
+def _digitalocean(settings: Settings) -> Iterator[Problem]:
+    if settings.uses_digitalocean and not settings.has_digitalocean_login:
+        yield Problem(
+            "digitalocean:token",
+            "",
+            "is missing, and this stack declares droplets or a service that makes them; set it with "
+            "`pulumi config set --secret digitalocean:token`, or DIGITALOCEAN_TOKEN in the environment",
+        )
+    if settings.declares_environment and settings.broker_type == "ibeam" and not settings.uses_digitalocean:
+        yield Problem(
+            "ibkr:brokerType",
+            "ibeam",
+            "trades through droplets, but there are none: declare ibkr:ibeam.users, or set "
+            "ibkr:digitaloceanToken so that the service can make them",
+            because=("ibkr:ibeam",),
+        )
+
+
+def _placeholders(settings: Settings) -> Iterator[Problem]:
+    values = {
+        "gcp:project": settings.project,
+        "ibkr:api.image": settings.api.image,
+        "ibkr:auth.issuer": settings.auth.issuer or "",
+        "ibkr:auth.jwksUrl": settings.auth.jwks_url or "",
+        "ibkr:ci.repository": settings.ci.repository or "",
+        "ibkr:ci.stateBucket": settings.ci.state_bucket or "",
+    }
+    for key, value in values.items():
+        if "your-" in value or "example.com" in value:
+            yield Problem(key, shown(value), "is still the placeholder of the shipped file; put your own in")
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
+    _ranges,
+    _firewall,
+    _gateway,
+    _users,
+    _secrets,
+    _environment,
+    _digitalocean,
+    _placeholders,
+)

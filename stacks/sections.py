@@ -1,0 +1,283 @@
+"""The configuration's sections as typed models: what may be said under each key, and its default.
+
+Every check here looks at one value. What has to agree with other values is in `relations`. The camelCase
+of the YAML (`ibkr:network.connectorRange`) is the snake_case of the program.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from stacks import catalog
+from stacks.problems import did_you_mean
+
+# Serverless VPC Access: "fewer than 21 characters, and a hyphen counts as two"
+# (cloud.google.com/run/docs/configuring/vpc-connectors).
+CONNECTOR_NAME_LIMIT = 21
+API_PORTS = {"live": 4001, "paper": 4002}
+
+
+class Section(BaseModel):
+    """A part of the configuration. A key that isn't declared is an error, since it is likely a typo."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True
+    )
+
+
+def _cidr(value: object) -> IPv4Network:
+    if isinstance(value, IPv4Network):
+        return value
+    text = str(value)
+    if "/" not in text:
+        raise ValueError(f"a range needs its size, for example {text}/24")
+    try:
+        return IPv4Network(ip_network(text, strict=True))
+    except ValueError:
+        pass
+    try:
+        return_to = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("isn't an IPv4 range; write it as 10.10.0.0/24") from None
+    raise ValueError(f"has bits set behind its size; write {return_to}")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise ValueError("use lower-case letters, digits and hyphens, a letter first")
+    return value
+
+
+def _connector_name(value: str) -> str:
+    length = len(value) + value.count("-")
+    if length >= CONNECTOR_NAME_LIMIT:
+        raise ValueError(
+            f"counts {length} characters, since a hyphen counts as two; Google allows fewer than "
+            f"{CONNECTOR_NAME_LIMIT}: choose a shorter name"
+        )
+    return _name(value)
+
+
+def _region(value: str) -> str:
+    if value not in catalog.GCP_ZONES:
+        raise ValueError(f"isn't a Google Cloud region{did_you_mean(value, catalog.GCP_ZONES)}")
+    return value
+
+
+def _zone(value: str) -> str:
+    region, _, letter = value.rpartition("-")
+    if region not in catalog.GCP_ZONES:
+        known = [zone for name in catalog.GCP_ZONES for zone in catalog.zones_of(name)]
+        raise ValueError(f"isn't a Google Cloud zone{did_you_mean(value, known)}")
+    if letter not in catalog.GCP_ZONES[region] or len(letter) != 1:
+        raise ValueError(f"isn't a zone of {region}, which has {', '.join(catalog.zones_of(region))}")
+    return value
+
+
+def _machine_type(value: str) -> str:
+    if catalog.machine_memory(value) is None:
+        raise ValueError(f"isn't a machine type{did_you_mean(value, catalog.GCP_MACHINE_TYPES)}")
+    return value
+
+
+def _sql_tier(value: str) -> str:
+    if value not in catalog.SQL_TIERS and not catalog.SQL_CUSTOM_TIER.fullmatch(value):
+        raise ValueError(f"use one of {', '.join(catalog.SQL_TIERS)} or db-custom-<cpus>-<MiB>")
+    return value
+
+
+def _droplet_region(value: str) -> str:
+    if value not in catalog.DIGITALOCEAN_REGIONS:
+        raise ValueError(f"isn't a DigitalOcean region{did_you_mean(value, catalog.DIGITALOCEAN_REGIONS)}")
+    return value
+
+
+def _droplet_size(value: str) -> str:
+    memory = catalog.DIGITALOCEAN_SIZES.get(value)
+    if memory is None:
+        raise ValueError(f"isn't a droplet size{did_you_mean(value, catalog.DIGITALOCEAN_SIZES)}")
+    if memory < 1024:
+        raise ValueError("is too small: the gateway and the browser of its login need 1 GB; use s-1vcpu-1gb")
+    return value
+
+
+def _user_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", value):
+        raise ValueError(
+            "can't be part of a droplet's name ({user}-ib-{environment}-{index}); use at most 32 lower-case "
+            "letters, digits and hyphens, no hyphen at the ends"
+        )
+    return value
+
+
+def _one_line(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip():
+        raise ValueError("is empty; set it with `pulumi config set --secret --path`")
+    return value
+
+
+def _text(value: object) -> object:
+    """A snapshot's number may be written without quotes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
+CloudName = Annotated[str, AfterValidator(_name)]
+Region = Annotated[str, AfterValidator(_region)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Secret = Annotated[SecretStr, BeforeValidator(_text), AfterValidator(_one_line)]
+TradingMode = Literal["paper", "live"]
+BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
+MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
+DropletEnvironment = Literal["live", "paper", "demo"]
+
+
+class Credentials(Section):
+    """An IBKR login. Always encrypted in the stack's file: `pulumi config set --secret --path`."""
+
+    username: Secret
+    password: Secret
+
+
+class AlpacaKeys(Section):
+    """Alpaca's key pair."""
+
+    api_key: Secret
+    secret_key: Secret
+
+
+class Network(Section):
+    """Addresses. The three ranges must not overlap each other, nor what the VPC is peered with."""
+
+    name: CloudName | None = None  # default: the name prefix
+    subnet_range: Cidr = IPv4Network("10.10.0.0/24")
+    connector_range: Cidr = IPv4Network("10.10.1.0/28")
+    private_services_range: Cidr = IPv4Network("10.11.0.0/20")
+    connector_name: Annotated[str, AfterValidator(_connector_name)] | None = None  # <prefix>-connector
+    # The connector can reach the gateway's API ports. Switched off, the service is cut from the gateway.
+    allow_connector: bool = True
+    # Everything else from the connector is denied. Without it, Google's hidden rule at priority 1000 lets
+    # the connector reach all of the VPC, so it may be switched off only in the local cloud.
+    deny_connector: bool = True
+
+
+class Gateway(Section):
+    """The IB Gateway VM."""
+
+    enabled: bool = True
+    name: CloudName = "ibkr-gateway"
+    zone: Zone = "us-west1-b"
+    # IB Gateway's Java heap is 768 MB and the process takes up to 813 MB, so 1 GB (the e2-micro of the
+    # migration plan) swaps or dies. e2-small with 2 GB is the least that people run well; paper and live
+    # side by side want e2-medium.
+    machine_type: Annotated[str, AfterValidator(_machine_type)] = "e2-small"
+    accept_small_machine: bool = False
+    image: str = "ubuntu-os-cloud/ubuntu-2204-lts"
+    boot_disk_gb: Annotated[int, Field(ge=10, le=2000)] = 20
+    settings_disk_gb: Annotated[int, Field(ge=10, le=100)] = 10
+    address: IPv4Address | None = None  # default: any free one of the subnet
+    port: int | None = None  # default: the port of the trading mode
+    # Takes the VM's right to read its IBKR credentials away; from its next start it can't log in.
+    may_read_credentials: bool = True
+    # `destroy` refuses to delete the settings disk (and with it the session) until this is off.
+    protect_settings: bool = False
+    deletion_protection: bool = False
+
+
+class Database(Section):
+    """Cloud SQL for PostgreSQL, on a private address."""
+
+    # Declared by the foundation stack, so that it outlives the environment.
+    retained: bool = False
+    tier: Annotated[str, AfterValidator(_sql_tier)] = "db-f1-micro"
+    version: Annotated[str, Field(pattern=r"^POSTGRES_(1[3-9])$")] = "POSTGRES_17"
+    disk_gb: Annotated[int, Field(ge=10, le=10000)] = 10
+    high_availability: bool = False
+    backups: bool = True
+    require_tls: bool = True
+    deletion_protection: bool = True
+
+
+class Api(Section):
+    """The Cloud Run service."""
+
+    image: str = ""
+    # Whole CPUs only: less than one can't be always allocated, and a broker's socket needs that.
+    cpu: Literal["1", "2", "4"] = "1"
+    memory: Literal["512Mi", "1Gi", "2Gi", "4Gi"] = "1Gi"
+    # Streams (dashboards, order events) each hold a request open, so more than the default of 80.
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 200
+    max_instances: Annotated[int, Field(ge=1, le=100)] = 3
+    client_id: Annotated[int, Field(ge=1, le=999)] = 1
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # Whoever may call the service's URL; the app itself asks everybody for a bearer token.
+    public: bool = True
+    deletion_protection: bool = True
+
+
+class Auth(Section):
+    """Who issues the bearer tokens that the service accepts."""
+
+    issuer: Annotated[str, Field(pattern=r"^https?://.+")] | None = None
+    audience: str = "ibkr-api"
+    jwks_url: Annotated[str, Field(pattern=r"^https?://.+")] | None = None
+
+
+class IBeamUser(Section):
+    """One person's IBeam droplet, named {name}-ib-{environment}-{index}."""
+
+    name: Annotated[str, AfterValidator(_user_name)] = ""
+    environment: DropletEnvironment = "paper"
+    index: Annotated[int, Field(ge=1, le=99)] = 1
+    username: Secret | None = None
+    password: Secret | None = None
+
+
+class IBeam(Section):
+    """The IBeam droplets that the stack declares, and what run-time ones are made of."""
+
+    region: Annotated[str, AfterValidator(_droplet_region)] = "nyc1"
+    size: Annotated[str, AfterValidator(_droplet_size)] = "s-1vcpu-1gb"
+    image: Annotated[str, BeforeValidator(_text)] = "ubuntu-24-04-x64"
+    # IBKR wants vendors to use OAuth. Holding people's passwords is for one's own accounts and for users
+    # who knowingly agree, so it has to be switched on.
+    hold_credentials: bool = False
+    users: tuple[IBeamUser, ...] = ()
+
+
+class Ci(Section):
+    """The repository whose workflows may preview and deploy. Without it, no CI identity is declared."""
+
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    deploy_branch: str = "main"
+    pool: Annotated[str, Field(pattern=r"^[a-z0-9-]{4,32}$")] = "github"
+    state_bucket: str | None = None
+
+
+class Config(Section):
+    """All keys of the project's own namespace."""
+
+    kind: Literal["foundation", "environment", "both"] = "environment"
+    name_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,10}[a-z0-9]$")] = "ibkr"
+    foundation_stack: str | None = None
+    broker_type: BrokerType = "alpaca"
+    trading_mode: TradingMode = "paper"
+    market_data_source: MarketDataSource = "yfinance"
+    network: Network = Network()
+    gateway: Gateway = Gateway()
+    database: Database = Database()
+    api: Api = Api()
+    auth: Auth = Auth()
+    ibeam: IBeam = IBeam()
+    ci: Ci = Ci()
+    # Those who may reach the VM through IAP, as IAM members: "user:ann@example.com".
+    operators: tuple[Annotated[str, Field(pattern=r"^(user|group|serviceAccount):.+@.+$")], ...] = ()
+    gateway_credentials: Credentials | None = None
+    alpaca: AlpacaKeys | None = None
+    digitalocean_token: Secret | None = None
+    database_password: Secret | None = None
