@@ -1,0 +1,163 @@
+"""From settings to a broker. `get_broker()` is the migration plan's; the service builds its own settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.base import BaseBroker
+from broker.errors import ConfigurationError, NotConnected
+from broker.journal import Journal
+
+log = logging.getLogger(__name__)
+
+LIVE_PORT, PAPER_PORT = 4001, 4002
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """What the brokers need, whatever it was read from. Secrets stay out of its repr."""
+
+    broker_type: str = "alpaca"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = LIVE_PORT
+    client_id: int = 1
+    #: paper, live, or empty: no check of the account's prefix
+    trading_mode: str = ""
+    alpaca_api_key: str = field(default="", repr=False)
+    alpaca_secret_key: str = field(default="", repr=False)
+    alpaca_paper: bool = True
+    alpaca_endpoint: str = ""
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
+    """Read the plan's variables. Raises `ConfigurationError` naming all that is wrong, and no secret."""
+    problems: list[str] = []
+
+    def number(name: str, default: int, smallest: int, largest: int) -> int:
+        text = environment.get(name) or str(default)
+        if text.isascii() and text.isdigit() and smallest <= int(text) <= largest:
+            return int(text)
+        problems.append(f"{name} must be a whole number from {smallest} to {largest}, not {text[:40]!a}")
+        return default
+
+    broker_type = (environment.get("BROKER_TYPE") or "alpaca").strip().lower()
+    if broker_type not in BUILDERS:
+        problems.append(f"BROKER_TYPE must be one of {', '.join(sorted(BUILDERS))}, not {broker_type[:40]!a}")
+    mode = (environment.get("IBKR_TRADING_MODE") or "").strip().lower()
+    if mode not in ("", "paper", "live"):
+        problems.append(f"IBKR_TRADING_MODE must be paper or live, not {mode[:40]!a}")
+    port = number("IBKR_GATEWAY_PORT", PAPER_PORT if mode == "paper" else LIVE_PORT, 1, 65535)
+    # The ports are how a gateway says which account it trades: a live port in paper mode is somebody's slip.
+    if (mode, port) in (("paper", LIVE_PORT), ("live", PAPER_PORT)):
+        problems.append(
+            f"IBKR_GATEWAY_PORT {port} contradicts IBKR_TRADING_MODE {mode}: {LIVE_PORT} is live, {PAPER_PORT} paper"
+        )
+    paper = (environment.get("ALPACA_PAPER") or "true").strip().lower()
+    if paper not in ("true", "false"):
+        problems.append(f"ALPACA_PAPER must be true or false, not {paper[:40]!a}")
+    client_id = number("IBKR_CLIENT_ID", 1, 0, 2**31 - 1)
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    return BrokerSettings(
+        broker_type=broker_type,
+        gateway_host=environment.get("IBKR_GATEWAY_HOST") or "127.0.0.1",
+        gateway_port=port,
+        client_id=client_id,
+        trading_mode=mode,
+        alpaca_api_key=environment.get("ALPACA_API_KEY") or "",
+        alpaca_secret_key=environment.get("ALPACA_SECRET_KEY") or "",
+        alpaca_paper=paper != "false",
+        alpaca_endpoint=environment.get("ALPACA_ENDPOINT") or "",
+    )
+
+
+def build_broker(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+    """The broker that the settings name, not yet connected. Raises `ConfigurationError`."""
+    build = BUILDERS.get(settings.broker_type)
+    if build is None:
+        raise ConfigurationError(
+            f"BROKER_TYPE must be one of {', '.join(sorted(BUILDERS))}, not {settings.broker_type[:40]!a}"
+        )
+    return build(settings, journal)
+
+
+def get_broker() -> BaseBroker:
+    """Factory function to get the configured broker, connected where it is there.
+
+    Reads `BROKER_TYPE` (alpaca unless set) and the plan's other variables. The journal is the
+    database of `DATABASE_URL`, else the SQLite file `BROKER_JOURNAL` (by default under the
+    user's state folder). Raises `ConfigurationError`. A broker that is away isn't an error here:
+    it goes on connecting, and its methods raise `NotConnected` meanwhile.
+    """
+    settings = settings_from_environment(os.environ)
+    broker = build_broker(settings, journal_from_environment(os.environ))
+    try:
+        broker.connect()
+    except NotConnected as away:
+        log.warning("%s is away, and connecting goes on: %s", broker.name, away.reason)
+    return broker
+
+
+def journal_from_environment(environment: Mapping[str, str]) -> Journal:
+    """The journal for use as a library. Makes the SQLite file readable for its owner only."""
+    url = environment.get("DATABASE_URL")
+    if url:
+        from sqlalchemy import create_engine
+
+        return Journal(create_engine(url, pool_pre_ping=True))
+    state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    path = Path(environment.get("BROKER_JOURNAL") or state / "broker" / "orders.sqlite")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
+    return Journal.in_file(str(path))
+
+
+def _alpaca(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+    if not (settings.alpaca_api_key and settings.alpaca_secret_key):
+        raise ConfigurationError("not configured: BROKER_TYPE alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
+    from broker.brokers.alpaca import AlpacaBroker
+
+    return AlpacaBroker(
+        journal,
+        api_key=settings.alpaca_api_key,
+        secret_key=settings.alpaca_secret_key,
+        paper=settings.alpaca_paper,
+        endpoint=settings.alpaca_endpoint,
+    )
+
+
+def _ibkr(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+    from broker.brokers.ibkr import IBKRBroker
+
+    return IBKRBroker(
+        journal,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        client_id=settings.client_id,
+        trading_mode=settings.trading_mode,
+    )
+
+
+def _ibeam(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+    raise ConfigurationError(
+        "not configured: BROKER_TYPE ibeam trades per droplet, and no droplet is connected to this process; "
+        "use ibkr, alpaca or simulated"
+    )
+
+
+def _simulated(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+    from broker.brokers.simulated import SimulatedBroker
+
+    return SimulatedBroker(journal)
+
+
+BUILDERS: dict[str, Callable[[BrokerSettings, Journal], BaseBroker]] = {
+    "alpaca": _alpaca,
+    "ibeam": _ibeam,
+    "ibkr": _ibkr,
+    "simulated": _simulated,
+}

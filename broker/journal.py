@@ -1,0 +1,235 @@
+"""What was sent: an order is committed here before it leaves, so that none is lost or sent twice.
+
+An order's life in the journal: `recorded` (committed, not sent: certain) -> `sent` (it may have
+left: only the broker knows) -> what the broker says. The step from `recorded` to `sent` is a
+compare-and-set, so of any number of threads and processes that hold the same order one sends it.
+
+Unique by (account, client order id): the same id with the same body is the same order.
+PostgreSQL in the service, where migrations make the tables; SQLite for use as a library.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
+from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
+from broker.tables import metadata, orders
+
+T = TypeVar("T")
+
+#: an order's body: what must agree for the same client order id to be the same order
+BODY = ("symbol", "side", "qty", "order_type", "limit_price", "time_in_force")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """The orders of one database. Safe to use from any thread."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = _now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    @classmethod
+    def in_file(cls, path: str) -> Journal:
+        """A journal in an SQLite file (`:memory:` for one that ends with the process)."""
+        # One connection, so that threads take turns; a journal in memory exists on that connection only.
+        engine = create_engine(
+            f"sqlite:///{path}",
+            poolclass=QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"check_same_thread": False},
+        )
+        event.listen(engine, "connect", _durable)
+        event.listen(engine, "begin", _begin)
+        metadata.create_all(engine)
+        return cls(engine)
+
+    def find(self, account: str, client_order_id: str) -> Order | None:
+        """The order of that client order id, or None. Raises `JournalUnavailable`."""
+        where = (orders.c.account == account) & (orders.c.client_order_id == client_order_id)
+        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
+        return _order(rows[0]) if rows else None
+
+    def record(self, account: str, request: OrderRequest) -> Order:
+        """Commit an order as `recorded`, or return the one that has its client order id and body.
+
+        Raises `DuplicateClientOrderId` if that id names an order with another body, `JournalUnavailable`.
+        """
+        now = self._clock()
+        values = {name: getattr(request, name) for name in BODY} | {
+            "id": uuid.uuid4().hex,
+            "account": account,
+            "client_order_id": request.client_order_id,
+            "placed_by": request.placed_by,
+            "status": Status.RECORDED,
+            "filled_qty": 0.0,
+            "warnings": [],
+            "created_at": now,
+            "updated_at": now,
+        }
+        try:
+            self._do(lambda db: db.execute(insert(orders).values(**values)))
+        except IntegrityError:
+            existing = self.find(account, request.client_order_id)
+            if existing is None:
+                raise JournalUnavailable("the journal refused the order and doesn't hold it") from None
+            check_same(request, existing)
+            return existing
+        return self.get(account, str(values["id"]))
+
+    def mark_sent(self, order_id: str) -> bool:
+        """Commit that the order is about to leave. True for the one caller that may send it."""
+        now = self._clock()
+        change = (
+            update(orders)
+            .where((orders.c.id == order_id) & (orders.c.status == Status.RECORDED))
+            .values(status=Status.SENT, sent_at=now, updated_at=now)
+        )
+        return self._do(lambda db: db.execute(change).rowcount) == 1
+
+    def mark_unsent(self, order_id: str) -> None:
+        """Take the step to `sent` back. Only for a sender that knows that nothing left."""
+        change = (
+            update(orders)
+            .where((orders.c.id == order_id) & (orders.c.status == Status.SENT))
+            .values(status=Status.RECORDED, sent_at=None, updated_at=self._clock())
+        )
+        self._do(lambda db: db.execute(change))
+
+    def update(self, order_id: str, report: OrderReport) -> Order:
+        """Take over what the broker says. A final status is never left, and a filled quantity never falls."""
+        return self._do(lambda db: self._update(db, order_id, report))
+
+    def get(self, account: str, order_id: str) -> Order:
+        """One order by our id. Raises `OrderNotFound`, `JournalUnavailable`."""
+        where = (orders.c.account == account) & (orders.c.id == order_id)
+        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
+        if not rows:
+            raise OrderNotFound(f"no order has the id {order_id[:64]!a}")
+        return _order(rows[0])
+
+    def recent(self, account: str, limit: int) -> list[Order]:
+        """The newest orders of an account, newest first."""
+        query = (
+            select(orders)
+            .where(orders.c.account == account)
+            .order_by(orders.c.created_at.desc(), orders.c.id)
+            .limit(limit)
+        )
+        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
+
+    def unsettled(self, account: str) -> list[Order]:
+        """Orders that aren't final and may have left us, oldest first: what reconciliation looks up."""
+        query = (
+            select(orders)
+            .where(orders.c.account == account)
+            .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
+            .order_by(orders.c.created_at)
+        )
+        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
+
+    def adopt(self, account: str, request: OrderRequest, report: OrderReport) -> Order:
+        """Enter an order that the broker holds and this journal didn't send, under the broker's number."""
+        known = self._by_permanent_id(account, report.permanent_id or "")
+        if known is None:
+            order = self.record(account, request)
+            self.mark_sent(order.id)
+            known = order
+        return self.update(known.id, report)
+
+    def _by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
+        where = (orders.c.account == account) & (orders.c.permanent_id == permanent_id)
+        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
+        return _order(rows[0]) if rows and permanent_id else None
+
+    def _update(self, db: Connection, order_id: str, report: OrderReport) -> Order:
+        row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()
+        values: dict[str, Any] = {"updated_at": self._clock()}
+        # A late or repeated status must not reopen a final order; fills are told more than once.
+        if row.status not in FINAL_STATUSES:
+            values["status"] = report.status
+        for name in ("broker_status", "broker_order_id", "permanent_id", "reason", "reason_code"):
+            if getattr(report, name) is not None:
+                values[name] = getattr(report, name)
+        if report.filled_qty >= row.filled_qty and report.filled_price is not None:
+            values |= {"filled_qty": report.filled_qty, "filled_price": report.filled_price}
+        values["warnings"] = list(dict.fromkeys([*row.warnings, *report.warnings]))
+        db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+        return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+
+    def _do(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as db:
+                return work(db)
+        except IntegrityError:
+            raise
+        except DBAPIError as failure:
+            raise JournalUnavailable(
+                f"the order journal can't be used: {type(failure.orig).__name__}",
+                doing="connecting to the database again at the next call",
+            ) from failure
+        except SQLAlchemyError as failure:
+            raise JournalUnavailable(f"the order journal can't be used: {type(failure).__name__}") from failure
+
+
+def check_same(request: OrderRequest, existing: Order) -> None:
+    """Raise `DuplicateClientOrderId` unless the order asked for is the existing one."""
+    if any(getattr(request, name) != getattr(existing, name) for name in BODY):
+        raise DuplicateClientOrderId(request.client_order_id, existing)
+
+
+def _begin(connection: Connection) -> None:
+    # Takes the write lock at once: two processes that read first would both fail to upgrade.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _durable(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # sqlite3 would begin transactions itself, and later than `_begin`
+    # A committed order must survive a power cut: WAL with the default synchronous=NORMAL may lose the last ones.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=5000")
+
+
+def _text(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    # SQLite gives times back without their zone; they were stored in UTC.
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()
+
+
+def _order(row: Row[Any]) -> Order:
+    return Order(
+        id=row.id,
+        symbol=row.symbol,
+        side=row.side,
+        qty=row.qty,
+        order_type=row.order_type,
+        status=row.status,
+        limit_price=row.limit_price,
+        filled_qty=row.filled_qty,
+        filled_price=row.filled_price,
+        created_at=_text(row.created_at),
+        client_order_id=row.client_order_id,
+        time_in_force=row.time_in_force,
+        account_id=row.account,
+        updated_at=_text(row.updated_at),
+        reason=row.reason,
+        reason_code=row.reason_code,
+        broker_order_id=row.broker_order_id,
+        permanent_id=row.permanent_id,
+        broker_status=row.broker_status,
+        warnings=list(row.warnings),
+    )

@@ -1,0 +1,1 @@
+"""Market hours and, later, quotes from sources other than the broker."""

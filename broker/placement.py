@@ -1,0 +1,131 @@
+"""How an order goes out, the same for every broker: check, record, send once, take down the answer.
+
+    check_order -> journal.find -> prepare -> journal.record -> journal.mark_sent -> send -> journal.update
+
+A crash between any two steps leaves an order that is provably unsent (`recorded`: repeating the
+call sends it) or one that is looked up (`sent`), never one that is sent twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from broker.base import Capabilities
+from broker.errors import BrokerError, InsufficientFunds, MarketClosed, OrderOutcomeUnknown, OrderRejected
+from broker.journal import Journal, check_same
+from broker.models import Order, OrderReport, OrderRequest, Status
+from broker.validation import check_order
+
+log = logging.getLogger(__name__)
+
+I = TypeVar("I")  # noqa: E741 - an instrument as the broker names it
+
+#: a repeated call waits this long for the call that is sending the same order, in seconds
+SAME_ORDER_WAIT = 5.0
+_POLL = 0.05
+
+
+class NothingKnown(Exception):
+    """The order left and no answer came. Raised by a broker's `send`; its text says what happened."""
+
+
+def place(
+    request: OrderRequest,
+    *,
+    capabilities: Capabilities,
+    journal: Journal,
+    account: Callable[[], str],
+    prepare: Callable[[OrderRequest], I],
+    send: Callable[[Order, I], OrderReport],
+) -> Order:
+    """Place one order. `account`, `prepare` (find the instrument) and `send` are the broker's.
+
+    `send` returns the broker's first answer, raises `OrderRejected`, or `NothingKnown`. If it raises
+    another `BrokerError`, nothing left and repeating the call may send it. Raises what `BaseBroker.place_order` names.
+    """
+    request = check_order(request, capabilities)
+    account_id = account()
+    existing = journal.find(account_id, request.client_order_id)
+    if existing is not None:
+        check_same(request, existing)
+        if existing.status != Status.RECORDED:
+            return _settled(journal, existing)
+    instrument = prepare(request)
+    order = journal.record(account_id, request)
+    if not journal.mark_sent(order.id):
+        return _settled(journal, order)
+    try:
+        report = send(replace(order, status=Status.SENT), instrument)
+    except OrderRejected as refusal:
+        refusal.order = _note(journal, order, _refused(refusal))
+        raise
+    except NothingKnown as silence:
+        report = OrderReport(Status.UNKNOWN, reason=str(silence))
+        raise OrderOutcomeUnknown(str(silence), _note(journal, order, report)) from silence
+    except BrokerError:
+        journal.mark_unsent(order.id)
+        raise
+    return _note(journal, order, report)
+
+
+def failure_of(order: Order) -> BrokerError | None:
+    """The error that placing this order ended in, so that repeating the call gives the same answer."""
+    reason = order.reason or order.status
+    if order.status == Status.UNKNOWN:
+        return OrderOutcomeUnknown(reason, order)
+    if order.status == Status.REJECTED:
+        return rejection(reason, order.reason_code, order)
+    return None
+
+
+def rejection(reason: str, code: int | str | None = None, order: Order | None = None) -> OrderRejected:
+    """The kind of refusal that the broker's words tell of."""
+    words = reason.lower()
+    # IBKR: "Available Funds are in sufficient", "INSUFFICIENT EXCESS LIQUIDITY"; Alpaca: "insufficient buying power"
+    poor = ("insufficient", "in sufficient", "buying power", "exceed your available", "margin requirement")
+    if any(mark in words for mark in poor):
+        return InsufficientFunds(reason, code=code, order=order)
+    if "market is closed" in words or "exchange is closed" in words:
+        return MarketClosed(reason, code=code, order=order)
+    return OrderRejected(reason, code=code, order=order)
+
+
+def _refused(refusal: OrderRejected) -> OrderReport:
+    code = None if refusal.code is None else str(refusal.code)
+    return OrderReport(Status.REJECTED, reason=refusal.reason, reason_code=code)
+
+
+def _note(journal: Journal, order: Order, report: OrderReport) -> Order:
+    """Take down what the broker said. It stays true if the journal is away: reconciliation writes it later."""
+    try:
+        return journal.update(order.id, report)
+    except BrokerError:
+        log.exception("order %s was answered, and the journal couldn't take it down", order.id)
+        return replace(
+            order,
+            status=report.status,
+            filled_qty=report.filled_qty,
+            filled_price=report.filled_price,
+            reason=report.reason,
+            reason_code=report.reason_code,
+            broker_order_id=report.broker_order_id,
+            permanent_id=report.permanent_id,
+        )
+
+
+def _settled(journal: Journal, order: Order) -> Order:
+    """The order that another call sent or is sending, once that call has its answer."""
+    waited = threading.Event()
+    for _ in range(int(SAME_ORDER_WAIT / _POLL)):
+        order = journal.get(order.account_id, order.id)
+        if order.status not in (Status.RECORDED, Status.SENT):
+            break
+        waited.wait(_POLL)
+    failure = failure_of(order)
+    if failure is not None:
+        raise failure
+    return order
