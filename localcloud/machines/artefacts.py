@@ -1,8 +1,8 @@
 """What the internet serves to machines of the local cloud: an IB Gateway installer and IBC's zip.
 
-Their bytes never change, so a stack pins their sha256 as it would pin the real ones', and a wrong pin fails on
-the machine as in life: `python -m localcloud.machines.artefacts` prints both. Neither holds any of IBKR's or
-IBC's code: the installer makes the folders that the real one makes, and the programs are stand-ins.
+Their bytes never change, so a stack pins their sha256 as it would pin the real ones', and a wrong pin fails
+on the machine as in life: `python -m localcloud.machines.artefacts` prints both. Neither holds any of IBKR's
+or IBC's code: the installer makes the folders that the real one makes, and the programs are stand-ins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ echo "Finishing installation ..."
 _IBC_FILES = {
     "config.ini": "# The settings that IBC ships.\n",
     "gatewaystart.sh": '#!/bin/sh\nexec /opt/ibc/scripts/ibcstart.sh "$@"\n',
-    "scripts/ibcstart.sh": "#!/bin/sh\necho 'the local cloud runs its own gateway in place of this one' >&2\nexit 1\n",
+    "scripts/ibcstart.sh": (
+        "#!/bin/sh\necho 'the local cloud runs its own gateway in place of this one' >&2\nexit 1\n"
+    ),
 }
 
 
