@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from localcloud.digitalocean.droplets import Droplets
 from localcloud.digitalocean.firewalls import Firewalls
-from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Delays, Json
+from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Delays, Json, account_token
 from localcloud.digitalocean.tags import Tags
 from localcloud.digitalocean.wire import droplet_inputs, droplet_request, firewall_inputs, firewall_request
 
@@ -22,6 +22,7 @@ __all__ = [
     "Delays",
     "DigitalOcean",
     "Json",
+    "account_token",
     "droplet_inputs",
     "droplet_request",
     "firewall_inputs",
@@ -49,13 +50,22 @@ class DigitalOcean:
     @classmethod
     def of(cls, cloud: Cloud) -> DigitalOcean:
         """The one instance of a cloud, made at the first call."""
-        found = cloud.extensions.setdefault("digitalocean", None) or cls(cloud)
-        cloud.extensions["digitalocean"] = found
+        found = cloud.extensions.get("digitalocean")
+        if not isinstance(found, cls):
+            found = cls(cloud)
+            cloud.extensions["digitalocean"] = found
+            cloud.machines.on_change(found.machine_changed)
         return found
 
-    def take_up(self) -> None:
-        """Goes on with what a former process of the local cloud had begun; once, inside the running loop."""
-        self.droplets.take_up()
+    def machine_changed(self, name: str, status: str) -> None:
+        """A droplet's machine that somebody deleted, as in the cloud's console, is a droplet gone."""
+        kind, _, droplet_id = name.partition("/")
+        if kind == "droplet" and status == "ABSENT":
+            self.droplets.lost(droplet_id)
+
+    async def take_up(self) -> None:
+        """Goes on with what a former process of the local cloud had begun; once, after a start."""
+        await self.droplets.take_up()
 
     async def create_droplet(self, request: Json) -> Json:
         return await self.droplets.create(request)

@@ -96,6 +96,11 @@ class Actions:
             self.document(record) for record in sorted(self._records(droplet_id), key=lambda one: -one["id"])
         ]
 
+    def all(self) -> list[Json]:
+        """The actions of all droplets, the newest first."""
+        found = [record for droplet in self._cloud.store.all(DROPLET) for record in self._records(droplet.id)]
+        return [self.document(record) for record in sorted(found, key=lambda one: -one["id"])]
+
     def pending(self, droplet_id: int | str) -> bool:
         """Whether an action of the droplet is still running."""
         return any(record["status"] == "in-progress" for record in self._records(droplet_id))

@@ -107,7 +107,7 @@ class Droplets:
         delays = delays_of(self._cloud, self._delays)
         await asyncio.sleep(delays.create if first else delays.action)
         droplet = self._stored(droplet_id)
-        if droplet is None:
+        if droplet is None or self._cloud.store.notes(droplet_notes(droplet_id)).get("deleting"):
             return
         addresses = self._addresses(droplet)
         self._change(droplet, **addresses)
@@ -190,8 +190,20 @@ class Droplets:
                 await self._remove(droplet)
 
     async def _remove(self, droplet: Resource) -> None:
+        # Noted first: a restart in between finishes the removal, and a boot that is under way stops.
+        self._cloud.store.note(droplet_notes(droplet.id), "deleting", True)
+        await self._cloud.machines.delete(machine_name(droplet.id))
+        self.lost(droplet.id)
+
+    def lost(self, droplet_id: str) -> None:
+        """Its machine is gone: forgets the droplet. Nothing to do is fine."""
+        droplet = self._stored(droplet_id)
+        if droplet is not None:
+            self._forget(droplet)
+
+    def _forget(self, droplet: Resource) -> None:
         self._cloud.store.delete(DROPLET, droplet.id)
-        for key in ("visible_at", "listed_at"):
+        for key in ("visible_at", "listed_at", "deleting"):
             self._cloud.store.forget(droplet_notes(droplet.id), key)
         self.actions.forget(droplet.id)
         for firewall in self._cloud.store.all(FIREWALL):
@@ -200,7 +212,6 @@ class Droplets:
                 left = [one for one in ids if one != int(droplet.id)]
                 firewall.inputs["dropletIds"] = firewall.outputs["dropletIds"] = left
                 self._cloud.store.put(firewall)
-        await self._cloud.machines.delete(machine_name(droplet.id))
         self._cloud.addresses.release(machine_name(droplet.id))
         self._cloud.network.changed()
 
@@ -297,8 +308,11 @@ class Droplets:
         self._change(droplet, tags=tags)
         self._cloud.network.changed()
 
-    def take_up(self) -> None:
-        """After a restart of the local cloud: goes on with the actions that were running."""
+    async def take_up(self) -> None:
+        """After a restart of the local cloud: goes on with the removals and actions that were running."""
+        for droplet in self._cloud.store.all(DROPLET):
+            if self._cloud.store.notes(droplet_notes(droplet.id)).get("deleting"):
+                await self._remove(droplet)
         self.actions.take_up(lambda record: self._work(str(record["resource_id"]), record["type"], record))
 
     def limit(self, number: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ class Machines(Protocol):
     async def boot(self, name: str, kind: str, spec: Json, /) -> None: ...
     async def power_off(self, name: str, /) -> None: ...
     async def delete(self, name: str, /) -> None: ...
+    def on_change(self, callback: Callable[[str, str], None], /) -> None: ...
 
 
 class Addresses(Protocol):
@@ -100,6 +102,15 @@ def action_notes(droplet_id: int | str) -> str:
 def settings(cloud: Cloud) -> Mapping[str, Any]:
     """The account's settings: `token`, `droplet_limit`, `delays`, `last_id` ..."""
     return cloud.store.notes(SETTINGS)
+
+
+def account_token(cloud: Cloud) -> str:
+    """The account's API token, made at the first call. In the form of DigitalOcean's personal tokens."""
+    token = settings(cloud).get("token")
+    if not token:
+        token = f"dop_v1_{secrets.token_hex(32)}"
+        cloud.store.note(SETTINGS, "token", token)
+    return str(token)
 
 
 def delays_of(cloud: Cloud, default: Delays) -> Delays:

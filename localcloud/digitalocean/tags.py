@@ -13,11 +13,12 @@ class Tags:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
 
-    def ensure(self, name: str) -> Json:
+    def ensure(self, name: object) -> Json:
         """Makes the tag unless it is there. Raises CloudError 422 for a name that can't be one."""
-        if self._cloud.store.get(TAG, check_tag(name)) is None:
-            self._cloud.store.put(Resource(TAG, name, {"name": name}, {"name": name}))
-        return self.get(name)
+        tag = check_tag(name)
+        if self._cloud.store.get(TAG, tag) is None:
+            self._cloud.store.put(Resource(TAG, tag, {"name": tag}, {"name": tag}))
+        return self.get(tag)
 
     def get(self, name: str) -> Json:
         """Raises CloudError 404."""
