@@ -71,7 +71,5 @@ class Addresses:
     def taken(self) -> dict[str, str]:
         """Address to owner, for all that is handed out."""
         return {
-            address: owner
-            for owner, held in self._store.notes(_NOTES).items()
-            for address in held.values()
+            address: owner for owner, held in self._store.notes(_NOTES).items() for address in held.values()
         }

@@ -85,7 +85,7 @@ class Cloud:
 def open_cloud(settings: Settings) -> Cloud:
     """Build a cloud on its stored state. Starts nothing: `machines.resume()` does.
 
-    Needs a running event loop's thread; raises `state.StoreDamaged` when key and store don't fit.
+    Needs a running event loop's thread; raises `state.StoreDamagedError` when key and store don't fit.
     """
     from localcloud.addresses import Addresses
     from localcloud.edge import Edge

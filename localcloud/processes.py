@@ -149,7 +149,7 @@ class Supervisor:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         launcher = [sys.executable, "-I", "-S", str(_HERE / "launch.py"), str(os.getpid()), run_as]
         try:
-            popen = subprocess.Popen(
+            popen = subprocess.Popen(  # noqa: ASYNC220 -- it returns as soon as the child is there
                 [*launcher, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
@@ -182,6 +182,17 @@ class Supervisor:
             return self._owners.get(os.getsid(pid))
         except (ProcessLookupError, PermissionError):
             return None
+
+    def all_pids(self) -> list[int]:
+        """Every process of every machine: those of its sessions first, then strayed descendants."""
+        everything = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
+        inside, outside = [], []
+        for pid in everything:
+            try:
+                (inside if os.getsid(pid) in self._owners else outside).append(pid)
+            except (ProcessLookupError, PermissionError):
+                continue
+        return inside + [pid for pid in outside if self.owner_of(pid)]
 
     def pids(self, owner: str | None = None) -> list[int]:
         """Leaders of the running processes, of one machine or of all."""
@@ -255,7 +266,7 @@ class _Output:
 def _parent(pid: int) -> int:
     """The parent of a process; 0 when it is gone."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return 0

@@ -5,6 +5,7 @@ passwords and tokens. The key lies beside the store in a file that only its owne
 guards a copied or backed-up store, not a machine that somebody else controls.
 """
 
+# ruff: noqa: A002 -- `type` and `id` are what Pulumi calls them
 from __future__ import annotations
 
 import copy
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 _NONCE_BYTES = 12
 
 
-class StoreDamaged(Exception):
+class StoreDamagedError(Exception):
     """The store can't be read with the key beside it. Remove the home folder to start anew."""
 
 
@@ -44,6 +45,7 @@ class Store:
 
     def __init__(self, database: sqlite3.Connection, key: bytes) -> None:
         self._database = database
+        self.revision = 0  # grows with every change, so that what is derived from it can be cached
         self._cipher = AESGCM(key)
         self._resources: dict[str, dict[str, Resource]] = {}
         self._notes: dict[str, dict[str, Any]] = {}
@@ -51,7 +53,7 @@ class Store:
 
     @classmethod
     def open(cls, home: Path) -> Store:
-        """Open or create the store in `home`. Raises `StoreDamaged` when the key doesn't fit."""
+        """Open or create the store in `home`. Raises `StoreDamagedError` when the key doesn't fit."""
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = home / "store.sqlite"
         if not path.exists():
@@ -80,6 +82,7 @@ class Store:
 
     def put(self, resource: Resource) -> None:
         """Create or replace a resource."""
+        self.revision += 1
         value = self.seal([resource.inputs, resource.outputs], f"r/{resource.type}/{resource.id}")
         self._database.execute(
             "INSERT INTO resources VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -89,6 +92,7 @@ class Store:
 
     def delete(self, type: str, id: str) -> None:
         """Forget a resource. Forgetting what isn't there is not an error."""
+        self.revision += 1
         self._database.execute("DELETE FROM resources WHERE type = ? AND id = ?", (type, id))
         self._resources.get(type, {}).pop(id, None)
 
@@ -106,6 +110,7 @@ class Store:
 
     def note(self, namespace: str, key: str, value: Any) -> None:
         """Remember a JSON value under a name: reserved names, machine specs, keys ..."""
+        self.revision += 1
         sealed = self.seal(value, f"n/{namespace}/{key}")
         self._database.execute(
             "INSERT INTO notes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -119,6 +124,7 @@ class Store:
 
     def forget(self, namespace: str, key: str) -> None:
         """Forget a note. Forgetting what isn't there is not an error."""
+        self.revision += 1
         self._database.execute("DELETE FROM notes WHERE namespace = ? AND key = ?", (namespace, key))
         self._notes.get(namespace, {}).pop(key, None)
 
@@ -128,11 +134,11 @@ class Store:
         return nonce + self._cipher.encrypt(nonce, json.dumps(value).encode(), purpose.encode())
 
     def unseal(self, sealed: bytes, purpose: str) -> Any:
-        """Open what `seal` made. Raises `StoreDamaged` for anything else."""
+        """Open what `seal` made. Raises `StoreDamagedError` for anything else."""
         try:
             opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], purpose.encode())
         except (InvalidTag, ValueError):
-            raise StoreDamaged(
+            raise StoreDamagedError(
                 "The local cloud's store can't be read with its key (store.key); "
                 "stop the local cloud and remove its home folder to start anew."
             ) from None

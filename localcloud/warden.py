@@ -9,12 +9,13 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 
 def processes_of_sessions(sessions: set[int]) -> list[int]:
     """Ids of all processes that belong to one of these sessions."""
     found = []
-    for entry in os.listdir("/proc"):
+    for entry in os.listdir("/proc"):  # noqa: PTH208 -- called often; paths would be made in vain
         if entry.isdigit():
             try:
                 if os.getsid(int(entry)) in sessions:
@@ -31,8 +32,8 @@ def end_sessions(sessions: set[int]) -> None:
         for process in found:
             try:
                 os.kill(process, signal.SIGKILL)
-                with open(f"/proc/{process}/stat") as stat:
-                    alive = alive or stat.read().rpartition(")")[2].split()[0] != "Z"
+                state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+                alive = alive or state != "Z"
             except (OSError, IndexError):
                 continue
         if not alive:

@@ -226,7 +226,8 @@ class Machines:
         return noted
 
     def _note(self, name: str, **changes: Any) -> None:
-        self._cloud.store.note(_NOTES, name, {**self._cloud.store.notes(_NOTES).get(name, {}), **changes})
+        noted = self._cloud.store.notes(_NOTES).get(name, {})
+        self._cloud.store.note(_NOTES, name, {**noted, **changes})
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
@@ -237,7 +238,7 @@ def _software(host: MachineHost, kind: str, spec: dict[str, Any]) -> Software:
     if kind in ("gce", "droplet"):
         from localcloud.machines.guest import Guest
 
-        return Guest(host, spec.get("user_data", ""), kind)
+        return Guest(host, spec.get("user_data") or "", kind)
     if kind == "run":
         from localcloud.machines.cloudrun import Instance
 
