@@ -6,6 +6,7 @@ with those values at their defaults, so that all problems are reported at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from itertools import combinations
@@ -31,6 +32,16 @@ def overlaps(ranges: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:
     for first, second in combinations(ranges, 2):
         if ranges[first].overlaps(ranges[second]):
             yield second, first
+
+
+def _stack_name(settings: Settings) -> Iterator[Problem]:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", settings.stack):
+        yield Problem(
+            "the stack's name",
+            settings.stack,
+            "becomes a label at Google Cloud and a tag at DigitalOcean: use lower-case letters, digits, "
+            "hyphens and underscores, a letter first, 41 at most",
+        )
 
 
 def _ranges(settings: Settings) -> Iterator[Problem]:
@@ -122,6 +133,17 @@ def _gateway(settings: Settings) -> Iterator[Problem]:
         )
     if gateway.address is not None:
         yield from _gateway_address(settings)
+    for field, value in (
+        ("gatewaySha256", gateway.software.gateway_sha256),
+        ("ibcSha256", gateway.software.ibc_sha256),
+    ):
+        if value is None:
+            source = gateway.software.gateway_source if "gateway" in field else gateway.software.ibc_source
+            yield Problem(
+                f"ibkr:gateway.software.{field}",
+                "",
+                f"is missing: download {source}, look at it, and pin what `sha256sum` says",
+            )
 
 
 def _gateway_port(settings: Settings) -> Iterator[Problem]:
@@ -162,7 +184,7 @@ def _gateway_address(settings: Settings) -> Iterator[Problem]:
 
 
 def _users(settings: Settings) -> Iterator[Problem]:
-    seen: dict[tuple[str, str, int], int] = {}
+    seen: dict[str, int] = {}
     logins: dict[str, str] = {}
     if not settings.declares_environment:
         return
@@ -171,17 +193,17 @@ def _users(settings: Settings) -> Iterator[Problem]:
         logins[login.lower()] = "ibkr:gatewayCredentials.username"
     for number, user in enumerate(settings.ibeam.users):
         key = f"ibkr:ibeam.users[{number}]"
-        identity = (user.name, user.environment, user.index)
-        if not user.name:
+        droplet = user.droplet_name
+        if not droplet:
             yield Problem(f"{key}.name", "", "is missing: it becomes a part of the droplet's name")
-        elif identity in seen:
+        elif droplet in seen:
             yield Problem(
                 f"{key}.name",
                 user.name,
-                f"is the same droplet as ibkr:ibeam.users[{seen[identity]}] "
-                f"({user.name}-ib-{user.environment}-{user.index}); remove one, or give it another index",
+                f"makes the droplet {droplet}, as ibkr:ibeam.users[{seen[droplet]}] does; remove one, or "
+                "give it another index",
             )
-        seen.setdefault(identity, number)
+        seen.setdefault(droplet, number)
         for field in ("username", "password"):
             if getattr(user, field) is None:
                 yield Problem(f"{key}.{field}", "", f"is missing; {_SET_WITH.format(f'{key}.{field}')}")
@@ -292,6 +314,7 @@ def _placeholders(settings: Settings) -> Iterator[Problem]:
 
 
 CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
+    _stack_name,
     _ranges,
     _firewall,
     _gateway,

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from broker.fleet.spec import droplet_name
 from stacks import catalog
 from stacks.problems import did_you_mean
 
@@ -97,21 +98,26 @@ def _droplet_region(value: str) -> str:
     return value
 
 
-def _droplet_size(value: str) -> str:
-    memory = catalog.DIGITALOCEAN_SIZES.get(value)
-    if memory is None:
+def _demo_size(value: str) -> str:
+    if value not in catalog.DIGITALOCEAN_SIZES:
         raise ValueError(f"isn't a droplet size{did_you_mean(value, catalog.DIGITALOCEAN_SIZES)}")
-    if memory < 1024:
+    return value
+
+
+def _droplet_size(value: str) -> str:
+    if catalog.DIGITALOCEAN_SIZES[_demo_size(value)] < 1024:
         raise ValueError("is too small: the gateway and the browser of its login need 1 GB; use s-1vcpu-1gb")
     return value
 
 
 def _user_name(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?", value):
-        raise ValueError(
-            "can't be part of a droplet's name ({user}-ib-{environment}-{index}); use at most 32 lower-case "
-            "letters, digits and hyphens, no hyphen at the ends"
-        )
+    droplet_name(value, "paper", 1)  # its SpecError, a ValueError, names the remedy
+    return value
+
+
+def _source(value: str) -> str:
+    if not re.fullmatch(r"gs://[a-z0-9._-]+/.+|https://.+", value):
+        raise ValueError("use gs://<your private bucket>/<object>, or an https:// address")
     return value
 
 
@@ -131,6 +137,7 @@ CloudName = Annotated[str, AfterValidator(_name)]
 Region = Annotated[str, AfterValidator(_region)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Secret = Annotated[SecretStr, BeforeValidator(_text), AfterValidator(_one_line)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TradingMode = Literal["paper", "live"]
 BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
 MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
@@ -166,6 +173,26 @@ class Network(Section):
     deny_connector: bool = True
 
 
+class Software(Section):
+    """What the VM installs at its first boot; nothing runs whose sha256 differs.
+
+    IBKR moves the installer's address on and publishes no checksum: keep the file that you measured in a
+    private bucket of your own (`gs://`). It must not be redistributed.
+    """
+
+    gateway_version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]{3,5}$")] = "1045"
+    gateway_sha256: Sha256 | None = None
+    gateway_source: Annotated[str, AfterValidator(_source)] = (
+        "https://download2.interactivebrokers.com/installers/ibgateway/stable-standalone/"
+        "ibgateway-stable-standalone-linux-x64.sh"
+    )
+    ibc_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] = "3.24.2"
+    ibc_sha256: Sha256 | None = None
+    ibc_source: Annotated[str, AfterValidator(_source)] = (
+        "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
+    )
+
+
 class Gateway(Section):
     """The IB Gateway VM."""
 
@@ -187,6 +214,13 @@ class Gateway(Section):
     # `destroy` refuses to delete the settings disk (and with it the session) until this is off.
     protect_settings: bool = False
     deletion_protection: bool = False
+    software: Software = Software()
+    read_only_api: bool = False  # the gateway refuses every order
+    second_factor_device: str = ""  # as IBKR's list has it, where there is more than one
+    # Daily restart without a new login, and Sundays' with one, in the time zone below.
+    auto_restart_time: Annotated[str, Field(pattern=r"^(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)$")] = "11:45 PM"
+    cold_restart_time: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "13:00"
+    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z]+(/[A-Za-z0-9_+-]+)*$")] = "America/New_York"
 
 
 class Database(Section):
@@ -229,7 +263,7 @@ class Auth(Section):
 
 
 class IBeamUser(Section):
-    """One person's IBeam droplet, named {name}-ib-{environment}-{index}."""
+    """One person's IBeam droplet. The name becomes a part of the droplet's (broker.fleet.spec)."""
 
     name: Annotated[str, AfterValidator(_user_name)] = ""
     environment: DropletEnvironment = "paper"
@@ -237,13 +271,19 @@ class IBeamUser(Section):
     username: Secret | None = None
     password: Secret | None = None
 
+    @property
+    def droplet_name(self) -> str:
+        return droplet_name(self.name, self.environment, self.index) if self.name else ""
+
 
 class IBeam(Section):
     """The IBeam droplets that the stack declares, and what run-time ones are made of."""
 
     region: Annotated[str, AfterValidator(_droplet_region)] = "nyc1"
     size: Annotated[str, AfterValidator(_droplet_size)] = "s-1vcpu-1gb"
+    demo_size: Annotated[str, AfterValidator(_demo_size)] = "s-1vcpu-512mb-10gb"
     image: Annotated[str, BeforeValidator(_text)] = "ubuntu-24-04-x64"
+    container: str = "voyz/ibeam:0.5.12"
     # IBKR wants vendors to use OAuth. Holding people's passwords is for one's own accounts and for users
     # who knowingly agree, so it has to be switched on.
     hold_credentials: bool = False
@@ -265,6 +305,9 @@ class Config(Section):
     kind: Literal["foundation", "environment", "both"] = "environment"
     name_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,10}[a-z0-9]$")] = "ibkr"
     foundation_stack: str | None = None
+    # The key ring of the key that encrypts the environments' Pulumi state. Google never deletes a key ring:
+    # after a `destroy` of the foundation, choose another name.
+    state_key_ring: CloudName | None = None
     broker_type: BrokerType = "alpaca"
     trading_mode: TradingMode = "paper"
     market_data_source: MarketDataSource = "yfinance"
