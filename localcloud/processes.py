@@ -90,11 +90,11 @@ class Process:
             self.signal(signal.SIGKILL)
         warden.end_sessions({self.pid})
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to its process group, if it is still there."""
+    def signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        """Send a signal to its process group, or to itself alone, if it is still there."""
         if self.returncode is None:
             try:
-                os.killpg(self.pid, number)
+                (os.killpg if group else os.kill)(self.pid, number)
             except ProcessLookupError:
                 pass  # it is ending at this moment; wait() will tell
 
