@@ -1,0 +1,1 @@
+"""The HTTP service around the broker package: `python -m broker.service serve`."""

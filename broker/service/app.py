@@ -1,0 +1,64 @@
+"""The FastAPI application: settings in, routes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import FastAPI, Request, Response
+
+from broker.service import problems
+from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
+from broker.service.connections import Connection
+from broker.service.database import make_engine
+from broker.service.middleware import RequestMiddleware
+from broker.service.routes import NoPosition, UnknownConnection, probes, trading
+from broker.service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Nothing is opened before it starts (its lifespan), and all is closed at its end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = settings.service
+        engine = make_engine(service.database_url.get_secret_value())
+        default = Connection(settings.broker, engine, service.lease_seconds)
+        async with httpx.AsyncClient(follow_redirects=False) as client:
+            keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
+            app.state.engine = engine
+            app.state.authenticator = Authenticator(keys, service.oidc_issuer, service.oidc_audience)
+            app.state.connections = {"default": default}
+            await default.start()
+            try:
+                yield
+            finally:
+                await default.stop()
+        await asyncio.to_thread(engine.dispose)
+
+    app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    problems.install(app)
+    _install_refusals(app)
+    app.include_router(trading)
+    app.include_router(probes)
+    app.add_middleware(RequestMiddleware, body_limit=settings.service.body_limit)
+    return app
+
+
+def _install_refusals(app: FastAPI) -> None:
+    @app.exception_handler(Unauthorized)
+    async def unauthorized(request: Request, error: Unauthorized) -> Response:
+        challenge = f'Bearer error="{error.error}"' if error.error else "Bearer"
+        headers = {"WWW-Authenticate": challenge}
+        return problems.problem(401, "unauthorized", "Not authenticated", str(error), headers=headers)
+
+    @app.exception_handler(Forbidden)
+    async def forbidden(request: Request, error: Forbidden) -> Response:
+        return problems.problem(403, "forbidden", "Not allowed", str(error))
+
+    @app.exception_handler(NoPosition)
+    @app.exception_handler(UnknownConnection)
+    async def missing(request: Request, error: NoPosition | UnknownConnection) -> Response:
+        return problems.problem(404, error.kind, "Nothing is here", error.message)

@@ -1,0 +1,115 @@
+"""What the service trades through: connections by id. Here one, `default`, the configured broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import Engine
+
+from broker.base import BaseBroker
+from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
+from broker.factory import BrokerSettings, build_broker
+from broker.journal import Journal
+from broker.models import Health
+from broker.service.lease import LeaseKeeper, LeaseStore
+
+log = structlog.get_logger("broker.service.connections")
+
+#: how long running orders may take to finish before the connection is handed over, in seconds
+DRAIN_SECONDS = 10.0
+
+
+class Connection:
+    """One broker with what decides whether this process may use it."""
+
+    def __init__(self, settings: BrokerSettings, engine: Engine, lease_seconds: float) -> None:
+        """Builds the broker; a broker that isn't configured is a connection that says so."""
+        self._broker: BaseBroker | None = None
+        self._unconfigured: ConfigurationError | None = None
+        self._since = datetime.now(UTC)
+        self._lease: LeaseKeeper | None = None
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        try:
+            self._broker = build_broker(settings, Journal(engine))
+        except ConfigurationError as missing:
+            log.error("the broker isn't configured", reason=missing.message)
+            self._unconfigured = missing
+            return
+        if self._broker.capabilities.exclusive:
+            name = f"{self._broker.name}:{settings.gateway_host}:{settings.gateway_port}:{settings.client_id}"
+            store = LeaseStore(engine, name[:128], uuid.uuid4().hex, lease_seconds)
+            self._lease = LeaseKeeper(store, lease_seconds, self._begin, self._end)
+
+    async def start(self) -> None:
+        """Begin to connect, at once or when the lease allows it."""
+        if self._lease is not None:
+            self._lease.start()
+        elif self._broker is not None:
+            await self._begin()
+
+    async def stop(self) -> None:
+        """Let running orders finish, disconnect, hand over."""
+        if self._lease is not None:
+            await self._lease.stop()
+        elif self._broker is not None:
+            await self._end()
+
+    @property
+    def broker(self) -> BaseBroker:
+        """The broker. Raises `ConfigurationError` (none), `StandBy` (another instance holds the connection)."""
+        if self._broker is None:
+            raise self._unconfigured or ConfigurationError("no broker is configured")
+        if self._lease is not None and not self._lease.held:
+            raise StandBy(
+                "another instance holds the trading connection",
+                since=self._lease.since,
+                doing=self._lease.doing,
+                retry_after=2,
+            )
+        return self._broker
+
+    @contextlib.asynccontextmanager
+    async def trading(self) -> AsyncIterator[BaseBroker]:
+        """The broker for an order: a hand-over waits until it is done."""
+        broker = self.broker
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield broker
+        finally:
+            self._running -= 1
+            if self._running == 0:
+                self._idle.set()
+
+    async def health(self) -> Health:
+        """The broker's health, or why it isn't asked."""
+        try:
+            broker = self.broker
+        except StandBy as other:
+            since = other.since or self._since
+            return Health(False, "stand_by", since.isoformat(), other.reason, other.doing)
+        except ConfigurationError as missing:
+            return Health(False, "not_configured", self._since.isoformat(), missing.message, "nothing")
+        return await broker.health_async()
+
+    async def _begin(self) -> None:
+        assert self._broker is not None
+        try:
+            await asyncio.to_thread(self._broker.start)
+        except NotConnected as away:
+            log.warning("the broker is away", reason=away.reason)
+        except BrokerError as failure:
+            log.error("the broker can't be started", reason=failure.message)
+
+    async def _end(self) -> None:
+        assert self._broker is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+        await self._broker.disconnect_async()

@@ -1,0 +1,106 @@
+"""The service's environment as one model. All that is wrong is said at once, and never a secret's value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker.errors import ConfigurationError
+from broker.factory import BrokerSettings, settings_from_environment
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        complete = parts.scheme == "postgresql+psycopg" and parts.path not in ("", "/")
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ValueError("must look like postgresql+psycopg://user:password@host:5432/database")
+    return value
+
+
+def check_database_url(value: SecretStr) -> str:
+    """The URL in clear. Raises `ConfigurationError`."""
+    try:
+        return _database_url(value).get_secret_value()
+    except ValueError as wrong:
+        raise ConfigurationError(f"DATABASE_URL: {wrong}") from None
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError("must be an http or https URL")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class ServiceSettings(BaseSettings):
+    """What the service reads beside the broker's own settings."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True, extra="ignore")
+
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)]
+    oidc_issuer: HttpUrl
+    oidc_audience: str
+    #: asked from the issuer's discovery document unless set
+    oidc_jwks_url: HttpUrl | None = None
+    stack: str = "unnamed"
+    host: str = "0.0.0.0"  # noqa: S104 - in a container of its own; who reaches it is the platform's business
+    port: int = Field(default=8080, ge=1, le=65535)
+    unix_socket: str | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    #: largest request body, in bytes
+    body_limit: int = Field(default=65536, ge=1024)
+    #: how long an old revision may hold the trading connection after it stopped answering, in seconds
+    lease_seconds: float = Field(default=15.0, ge=3, le=300)
+
+
+class Settings:
+    """Both halves: the service's and the broker's."""
+
+    def __init__(self, service: ServiceSettings, broker: BrokerSettings) -> None:
+        self.service = service
+        self.broker = broker
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read all settings. Raises `ConfigurationError` with every problem and the variable's name."""
+        environment = os.environ if environment is None else environment
+        problems: list[str] = []
+        service = broker = None
+        try:
+            service = read_service_settings(environment)
+        except ConfigurationError as wrong:
+            problems.append(wrong.message)
+        try:
+            broker = settings_from_environment(environment)
+        except ConfigurationError as wrong:
+            problems.append(wrong.message)
+        if service is None or broker is None:
+            raise ConfigurationError("; ".join(problems))
+        return cls(service, broker)
+
+
+def read_service_settings(environment: Mapping[str, str]) -> ServiceSettings:
+    """The service's half. Raises `ConfigurationError` with every problem."""
+    names = ServiceSettings.model_fields
+    given = {n: environment[n.upper()] for n in names if environment.get(n.upper())}
+    try:
+        return ServiceSettings.model_validate(given)
+    except ValidationError as wrong:
+        # `input` is left out on purpose: a mistyped DATABASE_URL holds a password.
+        said = [f"{'.'.join(str(p) for p in e['loc']).upper()}: {_plain(e['msg'])}" for e in wrong.errors()]
+        raise ConfigurationError("; ".join(said)) from None
+
+
+def _plain(message: str) -> str:
+    return "is required" if message == "Field required" else message.removeprefix("Value error, ")
