@@ -167,8 +167,7 @@ class Supervisor:
         self._tell_warden(f"+{popen.pid}")
         self._owners[popen.pid] = owner
         self._processes[popen.pid] = process
-        _Output(reading, log)
-        self._await_end(process)
+        self._await_end(process, _Output(reading, log))
         return process
 
     def owner_of(self, pid: int) -> str | None:
@@ -186,7 +185,8 @@ class Supervisor:
     def all_pids(self) -> list[int]:
         """Every process of every machine: those of its sessions first, then strayed descendants."""
         everything = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
-        inside, outside = [], []
+        inside: list[int] = []
+        outside: list[int] = []
         for pid in everything:
             try:
                 (inside if os.getsid(pid) in self._owners else outside).append(pid)
@@ -212,7 +212,7 @@ class Supervisor:
             self._warden.stdin.close()
         self._warden.wait()
 
-    def _await_end(self, process: Process) -> None:
+    def _await_end(self, process: Process, output: _Output) -> None:
         loop = asyncio.get_running_loop()
         handle = os.pidfd_open(process.pid)
 
@@ -221,6 +221,7 @@ class Supervisor:
             os.close(handle)
             # What it left behind in its session goes with it, as in a stopped systemd unit.
             warden.end_sessions({process.pid})
+            output.finish()
             self._tell_warden(f"-{process.pid}")
             self._owners.pop(process.pid, None)
             self._processes.pop(process.pid, None)
@@ -241,26 +242,44 @@ class _Output:
     """Carries what a process prints to its log, whole lines at a time."""
 
     def __init__(self, handle: int, log: Callable[[str], None]) -> None:
-        self._handle = handle
+        self._handle: int | None = handle
         self._log = log
         self._rest = b""
         os.set_blocking(handle, False)
         asyncio.get_running_loop().add_reader(handle, self._read)
 
-    def _read(self) -> None:
+    def finish(self) -> None:
+        """Take what is still in the pipe, so that nobody who waits for the end misses the last words."""
+        while self._read():
+            pass
+        self._close()
+
+    def _read(self) -> bool:
+        """Take one portion; whether there may be more at this moment."""
+        if self._handle is None:
+            return False
         try:
             data = os.read(self._handle, _READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         lines, newline, rest = (self._rest + data).rpartition(b"\n")
-        if len(rest) > _READ_BYTES or not data:
+        if len(rest) > _READ_BYTES:
             lines, rest = lines + newline + rest, b""
         self._rest = rest
         if lines:
             self._log(lines.decode(errors="replace"))
         if not data:
+            self._close()
+        return bool(data)
+
+    def _close(self) -> None:
+        if self._handle is not None:
             asyncio.get_running_loop().remove_reader(self._handle)
             os.close(self._handle)
+            self._handle = None
+            if self._rest:
+                self._log(self._rest.decode(errors="replace"))
+                self._rest = b""
 
 
 def _parent(pid: int) -> int:

@@ -240,7 +240,7 @@ def _software(host: MachineHost, kind: str, spec: dict[str, Any]) -> Software:
 
         return Guest(host, spec.get("user_data") or "", kind)
     if kind == "run":
-        from localcloud.machines.cloudrun import Instance
+        from localcloud.machines.revision import Instance
 
         return Instance(host, spec)
     if kind == "sql":
