@@ -1,0 +1,147 @@
+"""The API service on Cloud Run: its environment, its secrets, its probes, and how many of it there are.
+
+A broker's TWS connection is a socket that lives in the service, so with BROKER_TYPE=ibkr there is exactly
+one instance, and its CPU is always allocated: with the default (`cpu_idle`) the event loop freezes between
+requests and the gateway drops the connection. That costs about 50 dollars a month. Without such a socket
+the service scales out, and to zero.
+
+The probes look at the process and the database, never at the gateway: IBKR resets every night, and a
+service that restarted for that would lose its connection again each time it had it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.secret import SecretReference
+
+PORT = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServiceArgs:
+    """`environment` holds plain values, `secrets` what is read from Secret Manager at an instance's start.
+
+    `holds_connection` is whether a broker's socket lives in the service. `ready` must exist before the
+    first instance: the database's schema, the way out, the sweep that must outlive the service.
+    """
+
+    location: str
+    image: str
+    service_account_email: pulumi.Input[str]
+    connector_id: pulumi.Input[str]
+    environment: Mapping[str, pulumi.Input[str]]
+    secrets: Mapping[str, SecretReference]
+    holds_connection: bool
+    cpu: str
+    memory: str
+    concurrency: int
+    max_instances: int
+    public: bool
+    deletion_protection: bool
+    labels: Mapping[str, str]
+    ready: Sequence[pulumi.Resource]
+
+
+class ApiService(pulumi.ComponentResource):
+    """The service and who may call it."""
+
+    url: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ApiServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ibkr:api:ApiService", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        ready = [*args.ready, *(resource for secret in args.secrets.values() for resource in secret.ready)]
+
+        service = gcp.cloudrunv2.Service(
+            f"{name}-service",
+            name=name,
+            location=args.location,
+            ingress="INGRESS_TRAFFIC_ALL",
+            deletion_protection=args.deletion_protection,
+            labels=args.labels,
+            template=gcp.cloudrunv2.ServiceTemplateArgs(
+                service_account=args.service_account_email,
+                timeout="3600s",  # streams stay open
+                max_instance_request_concurrency=args.concurrency,
+                scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
+                    min_instance_count=1 if args.holds_connection else 0,
+                    max_instance_count=1 if args.holds_connection else args.max_instances,
+                ),
+                vpc_access=gcp.cloudrunv2.ServiceTemplateVpcAccessArgs(
+                    connector=args.connector_id, egress="ALL_TRAFFIC"
+                ),
+                containers=[_container(args)],
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=ready),
+        )
+        if args.public:
+            gcp.cloudrunv2.ServiceIamMember(
+                f"{name}-invoker",
+                name=service.name,
+                location=args.location,
+                role="roles/run.invoker",
+                # The URL is open; the app asks for a bearer token.
+                member="allUsers",
+                opts=child,
+            )
+
+        self.url = service.uri
+        self.register_outputs({"url": self.url})
+
+
+def _container(args: ApiServiceArgs) -> gcp.cloudrunv2.ServiceTemplateContainerArgs:
+    return gcp.cloudrunv2.ServiceTemplateContainerArgs(
+        image=args.image,
+        ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(container_port=PORT),
+        resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
+            limits={"cpu": args.cpu, "memory": args.memory},
+            cpu_idle=not args.holds_connection,
+            startup_cpu_boost=True,
+        ),
+        envs=[
+            *(
+                gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=name, value=value)
+                for name, value in args.environment.items()
+            ),
+            *(
+                gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(
+                    name=name,
+                    value_source=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceArgs(
+                        secret_key_ref=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceSecretKeyRefArgs(
+                            secret=secret.secret_id, version=secret.version
+                        )
+                    ),
+                )
+                for name, secret in args.secrets.items()
+            ),
+        ],
+        startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
+            http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(
+                path="/healthz", port=PORT
+            ),
+            period_seconds=2,
+            timeout_seconds=2,
+            failure_threshold=60,
+        ),
+        liveness_probe=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeArgs(
+            http_get=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs(
+                path="/healthz", port=PORT
+            ),
+            period_seconds=15,
+            timeout_seconds=5,
+            failure_threshold=4,
+        ),
+        readiness_probe=gcp.cloudrunv2.ServiceTemplateContainerReadinessProbeArgs(
+            http_get=gcp.cloudrunv2.ServiceTemplateContainerReadinessProbeHttpGetArgs(
+                path="/readyz", port=PORT
+            ),
+            period_seconds=5,
+            timeout_seconds=3,
+            failure_threshold=3,
+        ),
+    )

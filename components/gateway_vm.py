@@ -1,0 +1,150 @@
+"""The IB Gateway VM: one machine without a public address, with a login that it reads itself.
+
+Its metadata holds the *name* of the secret version with the IBKR credentials, never the credentials:
+metadata is readable to whoever may look at the instance. The VM's own service account reads the value at
+each start. The reserved internal address stays when the VM is replaced, and so do the gateway's settings,
+on a disk of their own; `IBKR_GATEWAY_HOST` and IBKR's session survive.
+
+It leaves out who may reach it (`gateway_firewall`, `operator_access`) and the secret itself (`secret`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import pulumi
+import pulumi_gcp as gcp
+
+from broker.fleet.cloud_init import render
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayVmArgs:
+    """`user_data_values` are those of cloud-init/ib-gateway.yaml, without what the component knows itself.
+
+    `ready` must exist before the first boot: the secret's version and the VM's grant on it, and the way
+    out to the internet.
+    """
+
+    service_account: gcp.serviceaccount.Account
+    credentials_version: pulumi.Input[str]
+    user_data_values: Mapping[str, str]
+    project: str
+    region: str
+    zone: str
+    subnet_id: pulumi.Input[str]
+    machine_type: str
+    image: str
+    boot_disk_gb: int
+    settings_disk_gb: int
+    address: IPv4Address | None
+    protect_settings: bool
+    deletion_protection: bool
+    labels: Mapping[str, str]
+    ready: Sequence[pulumi.Resource]
+
+
+class GatewayVm(pulumi.ComponentResource):
+    """The machine, its address and its settings disk. Its name is also its network tag."""
+
+    host: pulumi.Output[str]
+    instance_name: pulumi.Output[str]
+
+    def __init__(self, name: str, args: GatewayVmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ibkr:gateway:GatewayVm", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+
+        for role in ("logging.logWriter", "monitoring.metricWriter"):
+            gcp.projects.IAMMember(
+                f"{name}-{role.split('.')[0]}",
+                project=args.project,
+                role=f"roles/{role}",
+                member=args.service_account.member,
+                opts=child,
+            )
+        address = gcp.compute.Address(
+            f"{name}-address",
+            name=name,
+            region=args.region,
+            address_type="INTERNAL",
+            subnetwork=args.subnet_id,
+            address=str(args.address) if args.address else None,
+            opts=child,
+        )
+        settings_disk = gcp.compute.Disk(
+            f"{name}-settings",
+            name=f"{name}-settings",
+            zone=args.zone,
+            size=args.settings_disk_gb,
+            type="pd-balanced",
+            labels=args.labels,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect_settings),
+        )
+        instance = gcp.compute.Instance(
+            f"{name}-instance",
+            **self._instance_inputs(name, args, address, settings_disk),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=list(args.ready),
+                # Changed metadata updates in place, and cloud-init doesn't run again.
+                replace_on_changes=['metadata["user-data"]'],
+                # The name is fixed, the settings disk is attached read-write, and IBKR allows one session.
+                delete_before_replace=True,
+            ),
+        )
+
+        self.host = address.address
+        self.instance_name = instance.name
+        self.register_outputs({"host": self.host})
+
+    def _instance_inputs(
+        self, name: str, args: GatewayVmArgs, address: gcp.compute.Address, settings_disk: gcp.compute.Disk
+    ) -> dict[str, object]:
+        values = {**args.user_data_values, "settings_device": settings_device(name)}
+        user_data = pulumi.Output.from_input(args.credentials_version).apply(
+            lambda version: render("ib-gateway.yaml", {**values, "credentials_version": version})
+        )
+        return {
+            "name": name,
+            "zone": args.zone,
+            "machine_type": args.machine_type,
+            "tags": [name],
+            "labels": args.labels,
+            "boot_disk": gcp.compute.InstanceBootDiskArgs(
+                initialize_params=gcp.compute.InstanceBootDiskInitializeParamsArgs(
+                    image=args.image, size=args.boot_disk_gb, type="pd-balanced"
+                ),
+            ),
+            "attached_disks": [
+                gcp.compute.InstanceAttachedDiskArgs(
+                    source=settings_disk.id, device_name=settings_device(name), mode="READ_WRITE"
+                )
+            ],
+            # No access_configs: no public address.
+            "network_interfaces": [
+                gcp.compute.InstanceNetworkInterfaceArgs(
+                    subnetwork=args.subnet_id, network_ip=address.address
+                )
+            ],
+            # cloud-platform is the scope that Secret Manager wants; what the VM may do is up to IAM alone.
+            "service_account": gcp.compute.InstanceServiceAccountArgs(
+                email=args.service_account.email, scopes=["cloud-platform"]
+            ),
+            "shielded_instance_config": gcp.compute.InstanceShieldedInstanceConfigArgs(
+                enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
+            ),
+            "metadata": {
+                "enable-oslogin": "TRUE",
+                "block-project-ssh-keys": "TRUE",
+                "user-data": user_data,
+            },
+            "allow_stopping_for_update": True,  # a new machine type is a stop and a start
+            "deletion_protection": args.deletion_protection,
+        }
+
+
+def settings_device(name: str) -> str:
+    """The settings disk's device_name: it appears as /dev/disk/by-id/google-<it>."""
+    return f"{name}-settings"

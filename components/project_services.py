@@ -1,0 +1,45 @@
+"""The Google APIs that the stacks use, switched on in the project.
+
+They stay on when a stack is destroyed: something else in the project may use them.
+"""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_gcp as gcp
+
+SERVICES = (
+    "artifactregistry",
+    "cloudkms",
+    "compute",
+    "iam",
+    "iamcredentials",
+    "iap",
+    "logging",
+    "monitoring",
+    "run",
+    "secretmanager",
+    "servicenetworking",
+    "sqladmin",
+    "sts",
+    "vpcaccess",
+)
+
+
+class ProjectServices(pulumi.ComponentResource):
+    """One resource an API; `enabled` is what everything else in the project waits for."""
+
+    enabled: list[pulumi.Resource]
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ibkr:foundation:ProjectServices", name, None, opts)
+        self.enabled = [
+            gcp.projects.Service(
+                f"{name}-{service}",
+                service=f"{service}.googleapis.com",
+                disable_on_destroy=False,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            for service in SERVICES
+        ]
+        self.register_outputs({})

@@ -1,0 +1,1 @@
+"""Programs that the engine runs during `up` and `destroy`; the standard library is all they need."""

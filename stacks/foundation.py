@@ -1,0 +1,101 @@
+"""What outlives environments: the VPC and its peering, the registry, keys, CI identity, a kept database.
+
+The stack `local` declares this beside its environment; elsewhere it is a stack of its own, which the
+environment reads by a StackReference. `Foundation` is what is read, either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.project_services import ProjectServices
+from components.registry import Registry, RegistryArgs
+from components.secret import SecretReference
+from components.vpc import Vpc, VpcArgs
+from stacks.database import declare_database, labels
+from stacks.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """What an environment reads of its foundation. `peering` is None where another stack declares it."""
+
+    network_id: pulumi.Input[str]
+    registry_url: pulumi.Input[str]
+    database_url: SecretReference | None
+    database_instance: pulumi.Input[str] | None
+    peering: pulumi.Resource | None = None
+    enabled: Sequence[pulumi.Resource] = ()
+
+
+def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
+    """Declares the foundation; returns what environments read of it, and the stack's outputs."""
+    prefix = settings.name_prefix
+    services = ProjectServices(f"{prefix}-services")
+    after = pulumi.ResourceOptions(depends_on=services.enabled)
+    vpc = Vpc(settings.network_name, VpcArgs(settings.network.private_services_range), after)
+    registry = Registry(prefix, RegistryArgs(settings.region, labels(settings)), after)
+    outputs: dict[str, Any] = {"network_id": vpc.network_id, "registry_url": registry.url}
+
+    database_url = instance = None
+    if settings.kind == "foundation" and settings.declares_database:
+        # Who reads the URL belongs to the environment, which grants itself access.
+        database = declare_database(settings, vpc.network_id, vpc.peering, readers={})
+        database_url, instance = database.url.reference, database.instance_name
+        outputs |= {
+            "database_instance": instance,
+            "database_url_secret": database_url.secret_id,
+            "database_url_version": database_url.version,
+        }
+    outputs |= _ci_and_key(settings, registry, after)
+    foundation = Foundation(
+        vpc.network_id, registry.url, database_url, instance, vpc.peering, services.enabled
+    )
+    return foundation, outputs
+
+
+def _ci_and_key(settings: Settings, registry: Registry, after: pulumi.ResourceOptions) -> dict[str, Any]:
+    """CI identity and the state's key, as far as the stack's configuration asks for them."""
+    prefix, ci = settings.name_prefix, settings.ci
+    outputs: dict[str, Any] = {}
+    key_users: dict[str, pulumi.Input[str]] = {}
+    if ci.repository:
+        from components.ci_identity import CiIdentity, CiIdentityArgs
+
+        identity = CiIdentity(
+            f"{prefix}-ci",
+            CiIdentityArgs(settings.project, ci.repository, ci.deploy_branch, ci.pool, ci.state_bucket),
+            after,
+        )
+        key_users = {"deploy": identity.deploy.member, "preview": identity.preview.member}
+        outputs |= {
+            "ci_provider": identity.provider_name,
+            "ci_deploy_account": identity.deploy.email,
+            "ci_preview_account": identity.preview.email,
+        }
+    if settings.state_key_ring:
+        from components.state_key import StateKey, StateKeyArgs
+
+        key = StateKey(
+            settings.state_key_ring, StateKeyArgs(settings.region, key_users, labels(settings)), after
+        )
+        outputs["state_key"] = key.url
+    return outputs
+
+
+def referenced(settings: Settings) -> Foundation:
+    """The foundation that another stack declares, read by a StackReference."""
+    stack = pulumi.StackReference(str(settings.foundation_stack))
+    database_url = instance = None
+    if not settings.declares_database:
+        instance = stack.require_output("database_instance")
+        database_url = SecretReference(
+            stack.require_output("database_url_secret"), stack.require_output("database_url_version"), ()
+        )
+    return Foundation(
+        stack.require_output("network_id"), stack.require_output("registry_url"), database_url, instance
+    )

@@ -1,0 +1,117 @@
+"""The gateway part of an environment: credentials, firewall, machine, and the people who may reach it."""
+
+from __future__ import annotations
+
+import json
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.gateway_firewall import GatewayFirewall, GatewayFirewallArgs
+from components.gateway_vm import GatewayVm, GatewayVmArgs
+from components.network import Network
+from components.operator_access import OperatorAccess, OperatorAccessArgs
+from components.secret import Secret, SecretArgs
+from stacks.database import labels
+from stacks.foundation import Foundation
+from stacks.settings import Settings
+
+# The gateway itself listens on loopback, at this much above the port that faces the VPC: IBKR's software
+# accepts local clients only.
+LOCAL_PORT_OFFSET = 10_000
+
+
+def declare_gateway(
+    settings: Settings, foundation: Foundation, network: Network, after: pulumi.ResourceOptions
+) -> pulumi.Output[str]:
+    """Declares the gateway VM and what belongs to it; returns its internal address."""
+    gateway = settings.gateway
+    account = gcp.serviceaccount.Account(
+        f"{gateway.name}-account",
+        account_id=gateway.name,
+        display_name="ibkr: the IB Gateway VM",
+        opts=after,
+    )
+    credentials = _credentials(settings, account, after)
+    GatewayFirewall(
+        gateway.name,
+        GatewayFirewallArgs(
+            network_id=foundation.network_id,
+            tag=gateway.name,
+            api_port=settings.api_port,
+            connector_range=settings.network.connector_range,
+            allow_connector=settings.network.allow_connector,
+            deny_connector=settings.network.deny_connector,
+        ),
+        after,
+    )
+    machine = GatewayVm(
+        gateway.name,
+        GatewayVmArgs(
+            service_account=account,
+            credentials_version=credentials.version_name,
+            user_data_values=_user_data_values(settings),
+            project=settings.project,
+            region=settings.region,
+            zone=gateway.zone,
+            subnet_id=network.subnet_id,
+            machine_type=gateway.machine_type,
+            image=gateway.image,
+            boot_disk_gb=gateway.boot_disk_gb,
+            settings_disk_gb=gateway.settings_disk_gb,
+            address=gateway.address,
+            protect_settings=gateway.protect_settings,
+            deletion_protection=gateway.deletion_protection,
+            labels=labels(settings),
+            ready=[*credentials.reference.ready, network.nat],
+        ),
+        after,
+    )
+    for number, member in enumerate(settings.operators):
+        OperatorAccess(
+            f"{gateway.name}-operator-{number}",
+            OperatorAccessArgs(member, machine.instance_name, gateway.zone, account.name),
+        )
+    return machine.host
+
+
+def _credentials(
+    settings: Settings, account: gcp.serviceaccount.Account, after: pulumi.ResourceOptions
+) -> Secret:
+    """The IBKR login as one JSON document; the VM, and nobody else, may read it."""
+    login = settings.gateway_credentials
+    assert login is not None  # stacks.relations: an enabled gateway has credentials
+    document = {
+        "username": login.username.get_secret_value(),
+        "password": login.password.get_secret_value(),
+    }
+    return Secret(
+        f"{settings.gateway.name}-credentials",
+        SecretArgs(
+            value=pulumi.Output.secret(json.dumps(document)),
+            readers={"gateway": account.member} if settings.gateway.may_read_credentials else {},
+            labels=labels(settings),
+        ),
+        after,
+    )
+
+
+def _user_data_values(settings: Settings) -> dict[str, str]:
+    """The values of cloud-init/ib-gateway.yaml that are known before anything is made."""
+    gateway, software = settings.gateway, settings.gateway.software
+    return {
+        "trading_mode": settings.trading_mode,
+        "api_port": str(settings.api_port),
+        "local_api_port": str(settings.api_port + LOCAL_PORT_OFFSET),
+        "gateway_version": software.gateway_version,
+        "gateway_sha256": str(software.gateway_sha256),
+        "gateway_source": software.gateway_source,
+        "ibc_version": software.ibc_version,
+        "ibc_sha256": str(software.ibc_sha256),
+        "ibc_source": software.ibc_source,
+        "read_only_api": "yes" if gateway.read_only_api else "no",
+        "second_factor_device": gateway.second_factor_device,
+        "auto_restart_time": gateway.auto_restart_time,
+        "cold_restart_time": gateway.cold_restart_time,
+        "time_zone": gateway.time_zone,
+    }

@@ -1,0 +1,1 @@
+"""The stacks: settings, components, plans."""

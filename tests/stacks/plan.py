@@ -1,0 +1,189 @@
+"""Runs a stack's declaration under Pulumi's mocks, and gives what it registered.
+
+What can be decided here without a cloud: which resources there are, with which inputs, which of them are
+secret, and what depends on what. What a provider makes of them is tested in tests/providers, and the whole
+with the real engine in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+
+from stacks.declaration import declare
+from stacks.settings import Settings, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # Pulumi's mark of a special value
+# Values of the secrets in tests; none of them may appear in a plan unmarked.
+SECRETS = {
+    "ibkr:gatewayCredentials": {"username": "gatewayuser", "password": "gateway-pa$$ \\ \"'"},
+    "ibkr:databasePassword": "database/pass:word@?",
+    "ibkr:digitaloceanToken": "dop_v1_service",
+    "digitalocean:token": "dop_v1_provider",
+}
+NUMBER = "123456789"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One resource as the engine got it. Secret inputs are unwrapped in `inputs`, their paths in `secrets`."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    secrets: frozenset[str]
+
+
+@dataclass
+class Plan:
+    """Everything that a declaration registered, and its outputs."""
+
+    resources: list[Registered] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[Registered]:
+        """The resources of a type, or of all types that end so ("instance:Instance")."""
+        return [found for found in self.resources if found.type.endswith(kind)]
+
+    def one(self, kind: str, name: str = "") -> Registered:
+        """The one resource of a type whose name contains `name`."""
+        found = [resource for resource in self.of(kind) if name in resource.name]
+        assert len(found) == 1, f"{kind} {name}: {[resource.name for resource in found]}"
+        return found[0]
+
+
+class Cloud(pulumi.runtime.Mocks):
+    """Answers as the clouds would, with ids of the real form."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        return {}
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        if args.typ == "pulumi:pulumi:StackReference":
+            return args.name, {"name": args.name, "outputs": FOUNDATION_OUTPUTS, "secretOutputNames": []}
+        secrets: set[str] = set()
+        inputs = unwrap(args.inputs, "", secrets)
+        custom = not args.typ.startswith("ibkr:")
+        if custom:
+            self.plan.resources.append(Registered(args.typ, args.name, inputs, frozenset(secrets)))
+        return outputs_of(args.typ, args.name, inputs)
+
+
+FOUNDATION_OUTPUTS = {
+    "network_id": "projects/ibkr-staging-1/global/networks/ibkr",
+    "registry_url": "us-west1-docker.pkg.dev/ibkr-staging-1/ibkr",
+    "database_instance": "ibkr-instance-0a1b2c3",
+    "database_url_secret": "ibkr-database-url",
+    "database_url_version": "1",
+}
+
+
+def unwrap(value: Any, path: str, secrets: set[str]) -> Any:
+    """Plain data; the paths of what was marked secret are added to `secrets`."""
+    if isinstance(value, dict):
+        if SECRET_SIGNATURE in value:
+            secrets.add(path)
+            return unwrap(value.get("value"), path, secrets)
+        return {key: unwrap(item, f"{path}.{key}" if path else key, secrets) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unwrap(item, f"{path}[{number}]", secrets) for number, item in enumerate(value)]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # mocks deliver every number as a float
+    return value
+
+
+def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A resource's id and state, as far as the program reads them."""
+    given = inputs.get("name") or inputs.get("accountId") or inputs.get("secretId") or name
+    identity = f"projects/ibkr/{kind.split('/')[-1].split(':')[0]}s/{given}"
+    state = {**inputs, "name": given}
+    match kind.split(":")[-1]:
+        case "Network":
+            identity = f"projects/ibkr/global/networks/{given}"
+        case "Address":
+            state |= {"address": inputs.get("address") or ADDRESSES[inputs["addressType"]], "selfLink": identity}
+        case "Account":
+            email = f"{given}@ibkr.iam.gserviceaccount.com"
+            identity = f"projects/ibkr/serviceAccounts/{email}"
+            state |= {"email": email, "member": f"serviceAccount:{email}", "name": identity}
+        case "Secret":
+            identity = f"projects/ibkr/secrets/{given}"
+        case "SecretVersion":
+            identity = f"projects/{NUMBER}/secrets/{inputs['secret'].split('/')[-1]}/versions/1"
+            state |= {"name": identity, "version": "1"}
+        case "DatabaseInstance":
+            state |= {"privateIpAddress": "10.11.0.3"}
+        case "Service" if "cloudrunv2" in kind:
+            state |= {"uri": f"https://{given}-abc-uw.a.run.app"}
+        case "Repository":
+            state |= {"registryUri": f"us-west1-docker.pkg.dev/ibkr/{given}"}
+        case "Droplet":
+            state |= {"ipv4Address": "203.0.113.20"}
+        case _:
+            pass
+    return identity, state
+
+
+ADDRESSES = {"INTERNAL": "10.10.0.5", "EXTERNAL": "203.0.113.7"}
+
+
+def config_of(stack: str, overrides: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """A shipped stack's configuration with test secrets and overrides, as the engine passes it.
+
+    An override's key may go into an object ("ibkr:gateway.port"); None removes.
+    """
+    shipped = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    tree: dict[str, Any] = {**shipped, **json.loads(json.dumps(SECRETS))}
+    for number, user in enumerate(tree.get("ibkr:ibeam", {}).get("users", [])):
+        user |= {"username": f"paperuser{number}", "password": "pa/ss&word"}
+    for path, value in (overrides or {}).items():
+        place, *parts = path.split(".") if path.startswith("ibkr:") else [path]
+        if not parts:
+            tree[place] = value
+            continue
+        inner = tree.setdefault(place, {})
+        for part in parts[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[parts[-1]] = value
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in tree.items()
+        if value is not None
+    }
+
+
+def settings_of(stack: str, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """A shipped stack's settings, with overrides."""
+    return parse(stack, config_of(stack, overrides))
+
+
+def plan_of(settings: Settings) -> Plan:
+    """What a stack with these settings declares."""
+    plan = Plan()
+    # Pulumi keeps its state for the running program in the event loop's context; each plan gets its own.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        pulumi.runtime.set_mocks(Cloud(plan), project="ibkr", stack=settings.stack, preview=False)
+
+        @pulumi.runtime.test
+        def run() -> pulumi.Output[Any]:
+            outputs = declare(settings)
+            return pulumi.Output.all(**outputs).apply(plan.outputs.update)
+
+        run()
+    finally:
+        loop.close()
+    plan.resources.sort(key=lambda found: (found.type, found.name))
+    return plan
