@@ -127,8 +127,8 @@ def problems(facts: Facts, needs_environment: bool, needs_cli: bool) -> List[str
         version = "{}.{}".format(*facts.python_version)
         found.append(
             f"python3 is Python {version}, and there is no python3.11, python3.12 or python3.13 on PATH. "
-            "Install one of them (Debian, Ubuntu: apt install python3.12; Fedora: dnf install python3.12; or pyenv). "
-            "Python 3.14 is too new for ib_insync."
+            "Install one of them (Debian, Ubuntu: apt install python3.12; Fedora: dnf install python3.12; "
+            "or pyenv). Python 3.14 is too new for ib_insync."
         )
     if facts.git is None:
         found.append("git is not on PATH. Install it (apt install git, dnf install git).")

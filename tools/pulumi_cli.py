@@ -223,9 +223,9 @@ def build(final: Path, attempts: Attempts, lock: int) -> None:
     except SetupFailed as failure:
         attempts.add("build from Go modules", failure)
         remedy = (
-            f"What to do: install the Pulumi CLI {VERSION} or newer (https://www.pulumi.com/docs/install/) and\n"
-            "put it on PATH, or give this machine access to get.pulumi.com and github.com, or to a Go module\n"
-            "proxy (GOPROXY) and a package index. Then run the same command again."
+            f"What to do: install the Pulumi CLI {VERSION} or newer from https://www.pulumi.com/docs/install/\n"
+            "and put it on PATH, or give this machine access to get.pulumi.com and github.com, or to a Go\n"
+            "module proxy (GOPROXY) and a package index. Then run the same command again."
         )
         said = "\n".join(attempts.said)
         raise SetupFailed(
@@ -273,7 +273,8 @@ def go_settings(work: Path) -> dict[str, str]:
 def install_language_host(folder: Path) -> None:
     """Put our language host into a folder; files that are up to date stay untouched."""
     here = Path(__file__).resolve().parent
-    files = {name: (here / name).read_text() for name in ("language_host.py", "program_runner.py")}
+    parts = ("language_host.py", "program_runner.py", "program_server.py")
+    files = {name: (here / name).read_text() for name in parts}
     files[LANGUAGE_HOST] = LAUNCHER
     for name, text in files.items():
         target = folder / name

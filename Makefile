@@ -1,0 +1,74 @@
+# Everything that a person or a script does with this project. Every target sets up what it needs.
+STACK ?= local
+NAME ?=
+PORT ?= 4002
+LISTEN ?= 127.0.0.1:4002
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up preview destroy refresh status logs tunnel output token test bench lint lock clean setup
+
+python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
+ifeq ($(python),)
+$(error Python isn't on PATH. Install Python 3.11, 3.12 or 3.13 (apt install python3, dnf install python3))
+endif
+venv := .venv/bin/python
+stack = @$(venv) -m tools.stack $@ --stack '$(STACK)' $(if $(YES),--yes)
+ready := @$(python) -m tools.setup
+ready_with_cli := $(ready) --pulumi
+
+help:
+	@echo "make up        bring the stack up (STACK=local by default: no account needed)"
+	@echo "make test      run every test"
+	@echo "make preview   show what up would do"
+	@echo "make status    what runs, and how it is"
+	@echo "make logs      what machines and service say (NAME=machine)"
+	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:4002)"
+	@echo "make token     a bearer token for the local stack (make -s token)"
+	@echo "make output    one stack output (make -s output NAME=service_url)"
+	@echo "make refresh   compare the state with what there is"
+	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
+	@echo "make bench     measure"
+	@echo "make lint      ruff and mypy"
+	@echo "make lock      lock the requirements anew"
+	@echo "make clean     remove what was set up in this folder (after make destroy)"
+
+setup:
+	$(ready_with_cli)
+
+up preview refresh destroy:
+	$(ready_with_cli)
+	$(stack)
+
+status output:
+	$(ready_with_cli)
+	$(stack) --name '$(NAME)'
+
+logs token:
+	$(ready)
+	$(stack) --name '$(NAME)'
+
+tunnel:
+	$(ready)
+	$(stack) --name '$(NAME)' --port '$(PORT)' --listen '$(LISTEN)'
+
+test:
+	$(ready_with_cli) --ib-async
+	@$(venv) -m tools.run_tests $(PYTEST_ARGS)
+
+bench:
+	$(ready_with_cli)
+	@$(venv) -m benchmarks $(BENCH_ARGS)
+
+lint:
+	$(ready)
+	@$(venv) -m ruff check .
+	@$(venv) -m mypy
+
+lock:
+	$(ready)
+	@$(venv) -m tools.lock
+
+clean:
+	@if [ -e .local/state ] || [ -e .local/cloud ]; then $(MAKE) --no-print-directory destroy STACK=local; fi
+	rm -rf .local .venv .venv-ib-async .mypy_cache .ruff_cache .pytest_cache .hypothesis

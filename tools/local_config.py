@@ -1,0 +1,144 @@
+"""The configuration that the stack `local` runs with: the tracked one, completed, in a folder of its own.
+
+The tracked `Pulumi.local.yaml` is never written to. The CLI writes into a stack's file (the
+encryption salt at `stack init`, secrets at `config set`), and although most commands take
+`--config-file`, `stack init` and `stack output` don't: they use the file beside `Pulumi.yaml`. So
+the CLI works in `.local/project/`, which has a `Pulumi.yaml` of its own whose `main` is this
+checkout, and beside it the completed configuration: the tracked one with this cloud's addresses,
+what a test or a person sets on top, the salt, and the encrypted secrets.
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.local_cloud import in_network
+
+STACK = "local"
+NAMESPACE = "ibkr"
+SALT = "encryptionsalt"
+# What secrets the stack gets, beside the IBeam users' logins.
+GATEWAY = "ibkr:gatewayCredentials"
+DATABASE_PASSWORD = "ibkr:databasePassword"  # noqa: S105 - a key's name
+DIGITALOCEAN_TOKENS = ("digitalocean:token", "ibkr:digitaloceanToken")
+IBEAM = "ibkr:ibeam"
+
+Tree = dict[str, Any]
+
+
+class LocalConfig:
+    """The project folder of one local stack."""
+
+    def __init__(self, folder: Path, checkout: Path, overrides: Path) -> None:
+        self.folder = folder
+        self.file = folder / f"Pulumi.{STACK}.yaml"
+        self._checkout = checkout
+        self._overrides = overrides
+
+    def write(self, network: str, salt: str | None) -> Tree:
+        """Write the folder anew, keeping the secrets that it has; returns the configuration.
+
+        `salt` is the stack's, for when the folder was lost and the stack wasn't.
+        """
+        kept = self.read()
+        project = load(self._checkout / "Pulumi.yaml")
+        project["main"] = str(self._checkout)
+        tree = self.wanted(network)
+        if kept.get(SALT) or salt:
+            tree[SALT] = kept.get(SALT) or salt
+        carry_secrets(kept.get("config", {}), tree["config"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        store(self.folder / "Pulumi.yaml", project)
+        store(self.file, tree)
+        return tree
+
+    def read(self) -> Tree:
+        """The completed configuration as it stands; secrets are encrypted in it."""
+        return load(self.file) if self.file.exists() else {}
+
+    def wanted(self, network: str) -> Tree:
+        """The tracked configuration with this cloud's addresses and the overrides, without secrets."""
+        text = in_network((self._checkout / f"Pulumi.{STACK}.yaml").read_text(), network)
+        tree: Tree = yaml.safe_load(text) or {}
+        tree["config"] = merged(tree.get("config") or {}, self._own())
+        return tree
+
+    def set(self, path: str, value: Any) -> None:
+        """Set a value on top of the tracked configuration: `ibkr:network.allowConnector`, False."""
+        own = self._own()
+        *parents, last = path.split(".")
+        node = own
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+        store(self._overrides, own)
+
+    def unset(self, path: str) -> None:
+        """Take a value that was set off again; the tracked configuration's counts then."""
+        own = self._own()
+        *parents, last = path.split(".")
+        node = own
+        for part in parents:
+            node = node.get(part, {})
+        node.pop(last, None)
+        store(self._overrides, own)
+
+    def _own(self) -> Tree:
+        return load(self._overrides) if self._overrides.exists() else {}
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """Both trees; where they meet, maps are merged and anything else is taken from `over`."""
+    result = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def carry_secrets(kept: Tree, wanted: Tree) -> None:
+    """Copy encrypted values from the configuration that was to the one that shall be, in place.
+
+    Users of the IBeam list are the same if their names and environments are, wherever they stand.
+    """
+    for key in (GATEWAY, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS):
+        if key in kept:
+            wanted.setdefault(key, kept[key])
+    before = {identity(user): user for user in users(kept)}
+    for user in users(wanted):
+        for key in ("username", "password"):
+            if key in before.get(identity(user), {}):
+                user.setdefault(key, before[identity(user)][key])
+
+
+def users(config: Mapping[str, Any]) -> list[Tree]:
+    """The IBeam users that a configuration declares."""
+    found: list[Tree] = (config.get(IBEAM) or {}).get("users") or []
+    return [user for user in found if isinstance(user, dict)]
+
+
+def identity(user: Mapping[str, Any]) -> tuple[str, str, int]:
+    """What tells one declared droplet from another."""
+    return (str(user.get("name")), str(user.get("environment", "paper")), int(user.get("index", 1)))
+
+
+def load(file: Path) -> Tree:
+    """A YAML file's content."""
+    content: Tree = yaml.safe_load(file.read_text()) or {}
+    return content
+
+
+def store(file: Path, content: Tree) -> None:
+    """Write a YAML file that only its owner can read, complete or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        yaml.safe_dump(content, out, sort_keys=False, allow_unicode=True)
+    draft.rename(file)

@@ -1,0 +1,240 @@
+"""The stack `local`: Pulumi over the local cloud, with everything that it needs kept in one folder.
+
+The commands of the Makefile use it with the folder `.local`; tests use other folders, each with a
+network of its own, so that several stacks live side by side on one machine.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools import cache, interrupted, local_config, pulumi_cli, pulumi_process
+from tools.environments import CHECKOUT, MAIN
+from tools.local_cloud import CommandFailed, Daemon, LocalCloud
+
+STACK = local_config.STACK
+# Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
+FOREIGN = ("PULUMI_", "DIGITALOCEAN_", "GOOGLE_", "CLOUDSDK_", "GCLOUD_", "GCP_")
+QUIET = {
+    "PULUMI_SKIP_UPDATE_CHECK": "true",
+    # The providers are attached; without this the engine tries to download the real ones first.
+    "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+    # Only what the person has to act on.
+    "PULUMI_DIY_BACKEND_NO_LEGACY_WARNING": "true",
+    "PULUMI_SUPPRESS_NEO_LINK": "true",
+}
+
+
+class LocalStack:
+    """The local stack of one home folder. Methods raise CommandFailed with what to do.
+
+    `network` is the first two numbers of its addresses (`127.31`); left out, a free one is chosen at
+    the first `up` and remembered.
+    """
+
+    def __init__(
+        self,
+        home: Path = CHECKOUT / ".local",
+        network: str | None = None,
+        checkout: Path = CHECKOUT,
+        quiet: Path | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self.cloud = LocalCloud(self.home / "cloud", network, checkout)
+        self.config = local_config.LocalConfig(self.home / "project", checkout, self.home / "overrides.yaml")
+        self._state = self.home / "state"
+        self._quiet = quiet
+        self._cli: Path | None = None
+
+    # What a person or a test does.
+
+    def up(self, *options: str) -> None:
+        """Make what is declared. Repeatable, also after an interrupted run."""
+        with self._ready() as lock:
+            self._pulumi("up", "--yes", "--skip-preview", *options, lock=lock)
+
+    def preview(self, *options: str) -> None:
+        """Show what `up` would do."""
+        with self._ready() as lock:
+            self._pulumi("preview", *options, lock=lock)
+
+    def refresh(self, *options: str) -> None:
+        """Compare the state with what there is, and take that over."""
+        with self._ready() as lock:
+            self._pulumi("refresh", "--yes", "--skip-preview", *options, lock=lock)
+
+    def destroy(self, *options: str) -> None:
+        """Take away what was made, then end the local cloud. Nothing to do if nothing was ever made."""
+        if self.is_empty() and self.cloud.running() is None:
+            self.cloud.stop()
+            return
+        if not self.is_empty():
+            with self._ready() as lock:
+                self._pulumi("destroy", "--yes", "--skip-preview", *options, lock=lock)
+        self.cloud.stop()
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs; an empty map if it was never up. Secret ones are shown as such."""
+        if not self._checkpoint():
+            return {}
+        told: dict[str, Any] = json.loads(self._ask("stack", "output", "--json"))
+        return told
+
+    def token(self) -> str:
+        """A bearer token for the service, good for all that a trader does."""
+        return self.cloud.token()
+
+    def is_empty(self) -> bool:
+        """Whether the stack holds nothing: neither resources nor operations that were cut off."""
+        latest = self._checkpoint()
+        return not (latest.get("resources") or latest.get("pending_operations"))
+
+    def pulumi_environment(self) -> dict[str, str]:
+        """The process environment in which the CLI works on this stack; the local cloud must run."""
+        daemon = self.cloud.running()
+        if daemon is None:
+            raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
+        own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+        for needed in ("PYTHONPATH", "PYTHONHOME"):
+            own.pop(needed, None)
+        return (
+            own
+            | self._base()
+            | self.cloud.service_environment()
+            | {"PULUMI_DEBUG_PROVIDERS": daemon.debug_providers}
+        )
+
+    # How it is done.
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[int]:
+        """Everything is in place for the engine, and nobody else works on this stack meanwhile."""
+        with self.locked() as lock:
+            daemon = self.cloud.start(keep_network=not self.is_empty())
+            self._prepare(daemon)
+            yield lock
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[int]:
+        """Hold the stack: one command at a time."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with cache.exclusive(self.home / "lock", "another command on this stack") as lock:
+            yield lock
+
+    def _prepare(self, daemon: Daemon) -> None:
+        self._state.mkdir(exist_ok=True)
+        salt = (self._checkpoint().get("secrets_providers") or {}).get("state", {}).get("salt")
+        config = self.config.write(daemon.network, salt)
+        if not interrupted.stack_file(self._state).exists() or local_config.SALT not in config:
+            self._ask("stack", "init", "--stack", STACK, "--no-select")
+        self._make_secrets(self.config.read()["config"])
+        interrupted.repair(self._state, self.cloud, self._ask)
+
+    def _make_secrets(self, config: Mapping[str, Any]) -> None:
+        """Open the accounts that the configuration declares and set the secrets that it lacks."""
+        opened = OpenedAccounts(self.cloud)
+        mode = config.get("ibkr:tradingMode", "paper")
+        self._make_login(config.get(local_config.GATEWAY), local_config.GATEWAY, "gateway", mode, opened)
+        for index, user in enumerate(local_config.users(config)):
+            mode = "live" if user.get("environment") == "live" else "paper"
+            self._make_login(user, f"{local_config.IBEAM}.users[{index}]", user["name"], mode, opened)
+        if local_config.DATABASE_PASSWORD not in config:
+            self._set_secret(local_config.DATABASE_PASSWORD, secrets.token_urlsafe(24))
+        token = self.cloud.service_environment()["DIGITALOCEAN_TOKEN"]
+        for key in local_config.DIGITALOCEAN_TOKENS:
+            if key not in config or not opened.knows(key, token):
+                self._set_secret(key, token)
+                opened.remember(key, token)
+
+    def _make_login(
+        self, kept: Mapping[str, Any] | None, path: str, who: str, mode: str, opened: "OpenedAccounts"
+    ) -> None:
+        complete = kept is not None and "username" in kept and "password" in kept
+        if complete and opened.knows(path, who + mode):
+            return
+        # A name of its own each time: an interrupted run may have opened an account and not said so.
+        username, password = f"{who}{secrets.token_hex(3)}", secrets.token_urlsafe(18)
+        self.cloud.add_user(username, password, mode)
+        self._set_secret(f"{path}.username", username)
+        self._set_secret(f"{path}.password", password)
+        opened.remember(path, who + mode)
+
+    def _set_secret(self, path: str, value: str) -> None:
+        self._ask("config", "set", "--stack", STACK, "--secret", "--path", path, text=value)
+
+    def _pulumi(self, command: str, *options: str, lock: int) -> None:
+        argv = [str(self._pulumi_program()), command, "--stack", STACK, "--suppress-outputs", *options]
+        argv.append("--suppress-permalink=true")
+        code = pulumi_process.watched(
+            argv, self.pulumi_environment(), self.config.folder, quiet=self._quiet, lock=lock
+        )
+        if code != 0:
+            raise CommandFailed(
+                f"`{command}` of the stack {STACK} failed or was cut off; the same command goes on."
+            )
+
+    def _ask(self, *arguments: str, text: str = "") -> str:
+        argv = [str(self._pulumi_program()), *arguments]
+        env = self.pulumi_environment() if self.cloud.running() else os.environ | self._base()
+        return pulumi_process.answer(argv, env, self.config.folder, text)
+
+    def _pulumi_program(self) -> Path:
+        self._cli = self._cli or pulumi_cli.locate()
+        if self._cli is None:
+            raise CommandFailed("There is no Pulumi CLI. `make up` fetches or builds it.")
+        return self._cli / "pulumi"
+
+    def _base(self) -> dict[str, str]:
+        return (
+            pulumi_process.search_path(self._pulumi_program().parent, MAIN.python)
+            | QUIET
+            | {
+                "PULUMI_BACKEND_URL": f"file://{self._state}",
+                "PULUMI_HOME": str(self.home / "pulumi"),
+                "PULUMI_CONFIG_PASSPHRASE_FILE": str(self._passphrase()),
+            }
+        )
+
+    def _passphrase(self) -> Path:
+        """The file that holds what the stack's secrets are encrypted with; made at first use."""
+        file = self.home / "passphrase"
+        if not file.exists():
+            draft = self.home / f".passphrase.{os.getpid()}"
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_urlsafe(32))
+            draft.rename(file)
+        return file
+
+    def _checkpoint(self) -> dict[str, Any]:
+        return interrupted.checkpoint(self._state)
+
+
+class OpenedAccounts:
+    """What was made at this very local cloud: lost with its folder, so that it is made again then.
+
+    Keeps digests only; what they are of (user and mode, a token) is no business of this file.
+    """
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._file = cloud.home / "stack-accounts.json"
+
+    def knows(self, path: str, what: str) -> bool:
+        """Whether this was made here."""
+        return self._read().get(path) == digest(what)
+
+    def remember(self, path: str, what: str) -> None:
+        """It was made here."""
+        local_config.store(self._file, self._read() | {path: digest(what)})
+
+    def _read(self) -> dict[str, str]:
+        return local_config.load(self._file) if self._file.exists() else {}
+
+
+def digest(text: str) -> str:
+    """A fingerprint that doesn't give the text away."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""Stacks in real clouds: the person's own Pulumi login and credentials, and nothing of ours but PATH.
+
+`up` and `destroy` are Pulumi's own, with its preview and its question.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tools import pulumi_cli, pulumi_process
+from tools.environments import CHECKOUT, MAIN
+from tools.local_cloud import CommandFailed
+
+GATEWAY = "ibkr-gateway"
+
+
+class RealStack:
+    """One stack that is not `local`. Methods raise CommandFailed with what to do."""
+
+    def __init__(self, name: str, checkout: Path = CHECKOUT, unattended: bool = False) -> None:
+        self.name = name
+        self._checkout = checkout
+        self._unattended = unattended
+        if not (checkout / f"Pulumi.{name}.yaml").exists():
+            known = sorted(file.name[7:-5] for file in checkout.glob("Pulumi.*.yaml"))
+            raise CommandFailed(
+                f"There is no stack {name!r}: no Pulumi.{name}.yaml. There are {', '.join(known)}."
+            )
+
+    def up(self) -> None:
+        """Preview, ask, make."""
+        self._pulumi("up")
+
+    def preview(self) -> None:
+        """Show what `up` would do."""
+        self._pulumi("preview")
+
+    def refresh(self) -> None:
+        """Compare the state with what there is, ask, take that over."""
+        self._pulumi("refresh")
+
+    def destroy(self) -> None:
+        """Preview, ask, take everything away."""
+        self._pulumi("destroy")
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs."""
+        argv = [str(self._program()), "stack", "output", "--json", "--stack", self.name]
+        told: dict[str, Any] = json.loads(pulumi_process.answer(argv, self._environment(), self._checkout))
+        return told
+
+    def logs(self) -> None:
+        """The service's newest log lines."""
+        query = 'resource.type="cloud_run_revision"'
+        self._gcloud(
+            "logging", "read", query, "--limit", "100", "--format", "value(timestamp,severity,textPayload)"
+        )
+
+    def tunnel(self, name: str, port: int, listen: str) -> None:
+        """Lead a local port to a machine's, through the Identity-Aware Proxy, until Ctrl-C."""
+        address = f"--local-host-port={listen}"
+        self._gcloud(
+            "compute", "start-iap-tunnel", name or GATEWAY, str(port), address, "--zone", self._zone()
+        )
+
+    def project(self) -> str:
+        """The Google project of this stack's configuration."""
+        return self._configured("gcp:project", None)
+
+    def _zone(self) -> str:
+        return self._configured("ibkr:gateway", "zone") or "us-west1-b"
+
+    def _configured(self, key: str, part: str | None) -> str:
+        import yaml
+
+        content = yaml.safe_load((self._checkout / f"Pulumi.{self.name}.yaml").read_text()) or {}
+        value = (content.get("config") or {}).get(key)
+        if part is not None:
+            value = (value or {}).get(part)
+        return str(value or "")
+
+    def _gcloud(self, *arguments: str) -> None:
+        gcloud = shutil.which("gcloud")
+        if gcloud is None:
+            raise CommandFailed(
+                "This needs gcloud, which isn't on PATH: https://cloud.google.com/sdk/docs/install, then "
+                "`gcloud auth login`."
+            )
+        argv = [gcloud, *arguments, "--project", self.project()]
+        if subprocess.run(argv).returncode != 0:
+            raise CommandFailed(f"gcloud failed: {' '.join(argv)}")
+
+    def _pulumi(self, command: str) -> None:
+        argv = [str(self._program()), command, "--stack", self.name]
+        if self._unattended:
+            argv.append("--yes")
+        if pulumi_process.watched(argv, self._environment(), self._checkout) != 0:
+            raise CommandFailed(f"`{command}` of the stack {self.name} failed; what Pulumi says is above.")
+
+    def _program(self) -> Path:
+        found = pulumi_cli.locate()
+        if found is None:
+            raise CommandFailed("There is no Pulumi CLI. `make preview` fetches or builds it.")
+        return found / "pulumi"
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | pulumi_process.search_path(self._program().parent, MAIN.python)

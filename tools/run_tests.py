@@ -1,0 +1,90 @@
+"""Runs every test: `python -m tools.run_tests [PYTEST ARGUMENTS]`.
+
+First everything in the main environment, the end-to-end tests among it; then once more, over
+ib_async, what talks through the TWS library, in an environment that has it in ib_insync's place.
+The last line counts both: `N passed, N failed`.
+"""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import pulumi_cli, pulumi_process
+from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
+
+RESULTS = CHECKOUT / ".local" / "test-results"
+# What goes through the TWS library; files and folders that the second run takes.
+TWS_TESTS = ("tests/tws", "tests/broker/test_ibkr*.py")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How tests ended; an error outside a test is a failure."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed" + (
+            f", {self.skipped} skipped" if self.skipped else ""
+        )
+
+
+def counts_in(results: Path) -> Counts:
+    """From a JUnit file; a run that left none has failed."""
+    if not results.exists():
+        return Counts(failed=1)
+    total = Counts()
+    for suite in ET.parse(results).getroot().iter("testsuite"):
+        number = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+        failed = number["failures"] + number["errors"]
+        total += Counts(max(number["tests"] - failed - number["skipped"], 0), failed, number["skipped"])
+    return total
+
+
+def pytest(environment: Environment, name: str, arguments: Sequence[str]) -> tuple[int, Counts]:
+    """One run of pytest; its exit code and counts."""
+    results = RESULTS / f"{name}.xml"
+    results.unlink(missing_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    cli = pulumi_cli.locate()
+    if cli is None:
+        print("There is no Pulumi CLI: `make test` sets it up.", file=sys.stderr)
+        return 1, Counts(failed=1)
+    env = os.environ | pulumi_process.search_path(cli, environment.python)
+    argv = [str(environment.python), "-m", "pytest", f"--junitxml={results}", *arguments]
+    code = subprocess.run(argv, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL).returncode
+    return code, counts_in(results)
+
+
+def tws_tests() -> list[str]:
+    """The paths of TWS_TESTS that exist."""
+    found = [path for pattern in TWS_TESTS for path in sorted(CHECKOUT.glob(pattern))]
+    return [str(path.relative_to(CHECKOUT)) for path in found]
+
+
+def main() -> int:
+    """Returns the exit code."""
+    chosen = sys.argv[1:]
+    code, counts = pytest(MAIN, "main", chosen)
+    if code == 2:  # interrupted: what is left would only be in the way
+        return code
+    # A choice of tests is the person's; only the whole is run twice.
+    if not chosen and tws_tests():
+        print("\nOver ib_async:", flush=True)
+        code_over, counts_over = pytest(IB_ASYNC, "ib-async", tws_tests())
+        code, counts = code or code_over, counts + counts_over
+    print(f"\n{counts}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Waits until the local stack really works: the service is ready and its broker connected."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+# A gateway logs in within seconds; its first start in a cold page cache takes the longest.
+SECONDS_TO_CONNECT = 90.0
+PAUSE = 0.25
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the service says of its broker; `ok` is whether one can trade."""
+
+    ok: bool
+    says: str
+
+
+def get(url: str, token: str = "", timeout: float = 10) -> Any:
+    """A JSON document. Raises OSError, which an HTTP error status is too."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return json.load(answer)
+
+
+def health(url: str, token: str) -> Health:
+    """Ask the service how its broker is."""
+    try:
+        get(f"{url}/readyz")
+        told = get(f"{url}/api/v1/connections/default/health", token)
+    except urllib.error.HTTPError as error:
+        return Health(False, f"the service answers {error.code}: {reason_in(error)}")
+    except OSError as error:
+        return Health(False, f"the service doesn't answer: {error}")
+    says = ", ".join(str(told[key]) for key in ("state", "reason", "doing") if told.get(key))
+    return Health(bool(told.get("ok")), says)
+
+
+def reason_in(error: urllib.error.HTTPError) -> str:
+    """What a problem document says."""
+    try:
+        document = json.load(error)
+    except ValueError:
+        return str(error.reason)
+    return str(document.get("detail") or document.get("title") or error.reason)
+
+
+def wait(
+    url: str, token: str, seconds: float = SECONDS_TO_CONNECT, clock: Callable[[], float] = time.monotonic
+) -> Health:
+    """Ask until the broker is connected, or for so many seconds; the last answer."""
+    until = clock() + seconds
+    while True:
+        latest = health(url, token)
+        if latest.ok or clock() > until:
+            return latest
+        time.sleep(PAUSE)

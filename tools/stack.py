@@ -1,0 +1,157 @@
+"""The Makefile's commands on a stack: `python -m tools.stack COMMAND [--stack local] ...`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools import service_check, summary
+from tools.local_cloud import CommandFailed
+from tools.local_stack import STACK, LocalStack
+from tools.real_stack import RealStack
+from tools.steps import Progress, SetupFailed
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
+    commands = ["up", "preview", "destroy", "refresh", "status", "logs", "tunnel", "output", "token"]
+    result.add_argument("command", choices=commands)
+    result.add_argument("--stack", default=STACK, help="which stack (default: local)")
+    result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
+    result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
+    result.add_argument("--listen", default="127.0.0.1:4002", help="where tunnel listens")
+    result.add_argument("--yes", action="store_true", help="don't ask (stacks other than local)")
+    return result
+
+
+def up(stack: LocalStack) -> None:
+    """Make the local stack, wait until it works, say what runs."""
+    stack.up()
+    outputs = stack.outputs()
+    health = service_check.Health(False, "no service is declared")
+    if outputs.get("service_url"):
+        with Progress("Waiting for the gateway's login"):
+            health = service_check.wait(str(outputs["service_url"]), stack.token())
+    print(summary.running(outputs, health))
+
+
+def destroy(stack: LocalStack) -> None:
+    """Take the local stack away and end the local cloud."""
+    stack.destroy()
+    print("Nothing of the local stack runs.")
+
+
+def status(stack: LocalStack) -> None:
+    """What of the local stack runs, and how it is."""
+    if stack.cloud.running() is None:
+        held = "" if stack.is_empty() else " The stack isn't empty: `make up` starts it again."
+        print(f"The local cloud doesn't run.{held}")
+        return
+    told = stack.cloud.status()
+    rows: list[tuple[str, ...]] = [
+        (str(machine.get("name", "")), str(machine.get("status", "")), str(machine.get("address", "")))
+        for machine in told.get("machines", [])
+    ]
+    print(summary.painted("Machines", summary.BOLD))
+    print(summary.table(rows) or "  none")
+    url = stack.outputs().get("service_url")
+    if url:
+        health = service_check.health(str(url), stack.token())
+        print(summary.painted("Service", summary.BOLD))
+        print(f"  {url}\n  broker {'connected' if health.ok else 'NOT connected'}: {health.says}")
+
+
+def logs(stack: LocalStack, name: str) -> None:
+    """A machine's log, or which machines there are."""
+    if stack.cloud.running() is None:
+        raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
+    if name:
+        sys.stdout.write(stack.cloud.ask("logs", name))
+        return
+    for machine in stack.cloud.status().get("machines", []):
+        print(summary.painted(f"== {machine['name']}  (make logs NAME={machine['name']})", summary.BOLD))
+        print("\n".join(stack.cloud.ask("logs", machine["name"]).splitlines()[-5:]))
+
+
+def tunnel(stack: LocalStack, name: str, port: int, listen: str) -> None:
+    """Lead a port of this machine to a machine of the local cloud, until Ctrl-C."""
+    argv = stack.cloud.argv("tunnel", name or "gce/ibkr-gateway", str(port), "--listen", listen)
+    os.execv(argv[0], argv)
+
+
+def show_output(outputs: dict[str, object], name: str) -> None:
+    """One output, or the names of all."""
+    if name not in outputs:
+        known = ", ".join(sorted(outputs)) or "none; `make up` makes them"
+        raise CommandFailed(f"There is no output {name!r}. There are: {known}")
+    value = outputs[name]
+    if isinstance(value, (dict, list)):
+        import json
+
+        value = json.dumps(value)
+    print(f"{value:g}" if isinstance(value, float) else value)
+
+
+def run_local(options: argparse.Namespace) -> None:
+    """A command on the stack `local`."""
+    stack = LocalStack()
+    match options.command:
+        case "up":
+            up(stack)
+        case "preview":
+            stack.preview()
+        case "refresh":
+            stack.refresh()
+        case "destroy":
+            destroy(stack)
+        case "status":
+            status(stack)
+        case "logs":
+            logs(stack, options.name)
+        case "tunnel":
+            tunnel(stack, options.name, options.port, options.listen)
+        case "output":
+            show_output(stack.outputs(), options.name)
+        case "token":
+            print(stack.token())
+
+
+def run_real(options: argparse.Namespace) -> None:
+    """A command on another stack."""
+    stack = RealStack(options.stack, unattended=options.yes)
+    match options.command:
+        case "up" | "preview" | "refresh" | "destroy":
+            getattr(stack, options.command)()
+        case "status":
+            outputs = stack.outputs()
+            print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
+            print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
+        case "logs":
+            stack.logs()
+        case "tunnel":
+            stack.tunnel(options.name, options.port, options.listen)
+        case "output":
+            show_output(stack.outputs(), options.name)
+        case "token":
+            raise CommandFailed(f"Tokens for {stack.name} come from its own issuer (ibkr:auth.issuer).")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        (run_local if options.stack == STACK else run_real)(options)
+    except (CommandFailed, SetupFailed) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parent.parent)
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What the commands say at their end, from the stack's outputs and the daemon."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tools.service_check import Health
+
+BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+def painted(text: str, paint: str) -> str:
+    """The text in bold or dim on a terminal that wants colour."""
+    return f"{paint}{text}{PLAIN}" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def running(outputs: Mapping[str, Any], health: Health) -> str:
+    """What runs now, and three commands to try that work as they stand."""
+    lines = ["", painted("What runs now", BOLD)]
+    rows = [("Service", str(outputs.get("service_url", "none")))]
+    if outputs.get("gateway_host"):
+        address = f"{outputs['gateway_host']}:{int(outputs.get('gateway_port') or 0)}"
+        rows.append(
+            ("Gateway VM", f"ibkr-gateway, {address} (only the service reaches it; for you: make tunnel)")
+        )
+    for name, address in sorted((outputs.get("droplets") or {}).items()):
+        rows.append(("IBeam droplet", f"{name}, {address}"))
+    rows.append(("Broker", ("connected" if health.ok else "NOT connected") + f": {health.says}"))
+    rows.append(("Bearer token", "make -s token"))
+    lines += [f"  {label:<14} {text}" for label, text in rows]
+    if outputs.get("service_url"):
+        lines += [
+            "",
+            painted("Try", BOLD),
+            *[f"  {command}" for command in tries(str(outputs["service_url"]))],
+        ]
+    lines += ["", painted("make status | logs | tunnel | destroy; make help lists them all", DIM)]
+    return "\n".join(lines)
+
+
+def tries(url: str) -> list[str]:
+    """Account, positions and an order; each may be typed again, the order too (a new id each time)."""
+    base = f"{url}/api/v1/connections/default"
+    curl = 'curl -s -H "Authorization: Bearer $(make -s token)"'
+    new_id = "'$(date +%s%N)'"
+    order = f'{{"symbol":"AAPL","side":"buy","qty":1,"order_type":"market","client_order_id":"{new_id}"}}'
+    return [
+        f"{curl} {base}/account",
+        f"{curl} {base}/positions",
+        f"{curl} -H 'Content-Type: application/json' -d '{order}' {base}/orders",
+    ]
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as columns of even width."""
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
