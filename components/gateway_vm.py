@@ -84,7 +84,7 @@ class GatewayVm(pulumi.ComponentResource):
         )
         instance = gcp.compute.Instance(
             f"{name}-instance",
-            **self._instance_inputs(name, args, address, settings_disk),
+            instance_inputs(name, args, address, settings_disk),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=list(args.ready),
@@ -99,50 +99,50 @@ class GatewayVm(pulumi.ComponentResource):
         self.instance_name = instance.name
         self.register_outputs({"host": self.host})
 
-    def _instance_inputs(
-        self, name: str, args: GatewayVmArgs, address: gcp.compute.Address, settings_disk: gcp.compute.Disk
-    ) -> dict[str, object]:
-        values = {**args.user_data_values, "settings_device": settings_device(name)}
-        user_data = pulumi.Output.from_input(args.credentials_version).apply(
-            lambda version: render("ib-gateway.yaml", {**values, "credentials_version": version})
-        )
-        return {
-            "name": name,
-            "zone": args.zone,
-            "machine_type": args.machine_type,
-            "tags": [name],
-            "labels": args.labels,
-            "boot_disk": gcp.compute.InstanceBootDiskArgs(
-                initialize_params=gcp.compute.InstanceBootDiskInitializeParamsArgs(
-                    image=args.image, size=args.boot_disk_gb, type="pd-balanced"
-                ),
+
+def instance_inputs(
+    name: str, args: GatewayVmArgs, address: gcp.compute.Address, settings_disk: gcp.compute.Disk
+) -> gcp.compute.InstanceArgs:
+    """What the machine is made of."""
+    values = {**args.user_data_values, "settings_device": settings_device(name)}
+    user_data = pulumi.Output.from_input(args.credentials_version).apply(
+        lambda version: render("ib-gateway.yaml", {**values, "credentials_version": version})
+    )
+    return gcp.compute.InstanceArgs(
+        name=name,
+        zone=args.zone,
+        machine_type=args.machine_type,
+        tags=[name],
+        labels=args.labels,
+        boot_disk=gcp.compute.InstanceBootDiskArgs(
+            initialize_params=gcp.compute.InstanceBootDiskInitializeParamsArgs(
+                image=args.image, size=args.boot_disk_gb, type="pd-balanced"
             ),
-            "attached_disks": [
-                gcp.compute.InstanceAttachedDiskArgs(
-                    source=settings_disk.id, device_name=settings_device(name), mode="READ_WRITE"
-                )
-            ],
-            # No access_configs: no public address.
-            "network_interfaces": [
-                gcp.compute.InstanceNetworkInterfaceArgs(
-                    subnetwork=args.subnet_id, network_ip=address.address
-                )
-            ],
-            # cloud-platform is the scope that Secret Manager wants; what the VM may do is up to IAM alone.
-            "service_account": gcp.compute.InstanceServiceAccountArgs(
-                email=args.service_account.email, scopes=["cloud-platform"]
-            ),
-            "shielded_instance_config": gcp.compute.InstanceShieldedInstanceConfigArgs(
-                enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
-            ),
-            "metadata": {
-                "enable-oslogin": "TRUE",
-                "block-project-ssh-keys": "TRUE",
-                "user-data": user_data,
-            },
-            "allow_stopping_for_update": True,  # a new machine type is a stop and a start
-            "deletion_protection": args.deletion_protection,
-        }
+        ),
+        attached_disks=[
+            gcp.compute.InstanceAttachedDiskArgs(
+                source=settings_disk.id, device_name=settings_device(name), mode="READ_WRITE"
+            )
+        ],
+        # No access_configs: no public address.
+        network_interfaces=[
+            gcp.compute.InstanceNetworkInterfaceArgs(subnetwork=args.subnet_id, network_ip=address.address)
+        ],
+        # cloud-platform is the scope that Secret Manager wants; what the VM may do is up to IAM alone.
+        service_account=gcp.compute.InstanceServiceAccountArgs(
+            email=args.service_account.email, scopes=["cloud-platform"]
+        ),
+        shielded_instance_config=gcp.compute.InstanceShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
+        ),
+        metadata={
+            "enable-oslogin": "TRUE",
+            "block-project-ssh-keys": "TRUE",
+            "user-data": user_data,
+        },
+        allow_stopping_for_update=True,  # a new machine type is a stop and a start
+        deletion_protection=args.deletion_protection,
+    )
 
 
 def settings_device(name: str) -> str:

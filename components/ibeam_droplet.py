@@ -66,9 +66,8 @@ class IBeamDroplet(pulumi.ComponentResource):
         super().__init__("ibkr:ibeam:IBeamDroplet", name, None, opts)
         # All but the user data is known before the NAT's address is, and a preview shows it.
         known = self._spec(args, "192.0.2.1")
-        user_data = pulumi.Output.from_input(args.fleet.client_ip).apply(
-            lambda address: self._spec(args, address).user_data
-        )
+        client_ip: pulumi.Output[str] = pulumi.Output.secret(args.fleet.client_ip)
+        user_data = client_ip.apply(lambda address: self._spec(args, address).user_data)
 
         droplet = digitalocean.Droplet(
             f"{name}-droplet",
@@ -77,7 +76,7 @@ class IBeamDroplet(pulumi.ComponentResource):
             size=known.size,
             image=known.image,
             tags=list(known.tags),
-            user_data=pulumi.Output.secret(user_data),
+            user_data=user_data,  # a secret, since what it is made from is marked as one
             monitoring=True,
             opts=pulumi.ResourceOptions(
                 parent=self,
