@@ -35,12 +35,12 @@ def overlaps(ranges: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:
 
 
 def _stack_name(settings: Settings) -> Iterator[Problem]:
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", settings.stack):
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", settings.stack):
         yield Problem(
             "the stack's name",
             settings.stack,
-            "becomes a label at Google Cloud and a tag at DigitalOcean: use lower-case letters, digits, "
-            "hyphens and underscores, a letter first, 41 at most",
+            "becomes a label at Google Cloud and part of names at DigitalOcean: use lower-case letters, "
+            "digits and hyphens, a letter first, 41 at most",
         )
 
 

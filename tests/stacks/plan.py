@@ -29,6 +29,22 @@ SECRETS = {
     "ibkr:digitaloceanToken": "dop_v1_service",
     "digitalocean:token": "dop_v1_provider",
 }
+# What a person puts in the place of the shipped files' placeholders.
+OWN_VALUES: dict[str, dict[str, Any]] = {
+    "environment": {
+        "gcp:project": "ibkr-staging-1",
+        "ibkr:api.image": "us-west1-docker.pkg.dev/ibkr-staging-1/ibkr/api@sha256:" + 64 * "c",
+        "ibkr:auth.issuer": "https://login.trader.test/",
+        "ibkr:auth.jwksUrl": "https://login.trader.test/jwks.json",
+        "ibkr:gateway.software.gatewaySha256": 64 * "a",
+        "ibkr:gateway.software.ibcSha256": 64 * "b",
+    },
+    "foundation": {
+        "gcp:project": "ibkr-staging-1",
+        "ibkr:ci.repository": "trader/ibkr",
+        "ibkr:ci.stateBucket": "ibkr-state-1",
+    },
+}
 NUMBER = "123456789"
 
 
@@ -147,7 +163,8 @@ def config_of(stack: str, overrides: Mapping[str, Any] | None = None) -> dict[st
     tree: dict[str, Any] = {**shipped, **json.loads(json.dumps(SECRETS))}
     for number, user in enumerate(tree.get("ibkr:ibeam", {}).get("users", [])):
         user |= {"username": f"paperuser{number}", "password": "pa/ss&word"}
-    for path, value in (overrides or {}).items():
+    own = OWN_VALUES.get(tree["ibkr:kind"], {})
+    for path, value in {**own, **(overrides or {})}.items():
         place, *parts = path.split(".") if path.startswith("ibkr:") else [path]
         if not parts:
             tree[place] = value
