@@ -1,18 +1,27 @@
 """Puts the local stack's state right after a run that was killed, so that the same command goes on.
 
 A killed engine leaves a lock, and in the state the operations that it had begun. Whether a begun
-creation took place only the cloud knows: what it made is taken into the state, as `pulumi import`
-would by hand; what it didn't make is forgotten and made again.
+creation took place only the cloud knows: what it made is taken into the state, as one would with
+`pulumi import` by hand; what it didn't make is forgotten and made again. A refresh of what was in
+hand then brings the state up to date.
 """
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tools.local_cloud import LocalCloud
+# How the engine marks a secret in exported state, and the only kind of mark that is of interest here.
+MARK, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+State = dict[str, Any]
+Find = Callable[[str, Mapping[str, Any]], list[str]]
 
-Ask = Callable[..., str]
+
+class Ask(Protocol):
+    """Runs the CLI on the stack, with this text as its input, and gives what it prints."""
+
+    def __call__(self, *arguments: str, text: str = "") -> str: ...
 
 
 def stack_file(state: Path) -> Path:
@@ -20,28 +29,73 @@ def stack_file(state: Path) -> Path:
     return state / ".pulumi" / "stacks" / "ibkr" / "local.json"
 
 
-def checkpoint(state: Path) -> dict[str, Any]:
+def checkpoint(state: Path) -> State:
     """The latest state as the engine wrote it; an empty map if there is none."""
     try:
         content = json.loads(stack_file(state).read_text())
     except FileNotFoundError:
         return {}
-    latest: dict[str, Any] = content.get("checkpoint", {}).get("latest") or {}
+    latest: State = content.get("checkpoint", {}).get("latest") or {}
     return latest
 
 
-def repair(state: Path, cloud: LocalCloud, ask: Ask) -> None:
-    """Remove stale locks and settle begun operations. Call it while holding the stack's own lock."""
+def repair(state: Path, find: Find, ask: Ask) -> None:
+    """Remove stale locks and settle begun operations. Call it while holding the stack's own lock.
+
+    `find` gives the ids of the cloud's resources of a type that were made with these inputs.
+    """
     # Whoever runs the CLI holds the stack's lock, so a lock of the engine's is a dead one's.
     if any((state / ".pulumi" / "locks").rglob("*.json")):
         ask("cancel", "--yes", "--stack", "local")
-    begun = checkpoint(state).get("pending_operations") or []
-    if not begun:
+    if not checkpoint(state).get("pending_operations"):
         return
-    options = []
-    for operation in begun:
+    sealed = json.loads(ask("stack", "export", "--stack", "local"))
+    opened = json.loads(ask("stack", "export", "--stack", "local", "--show-secrets"))
+    settled, in_hand = settle(sealed["deployment"], opened["deployment"], find)
+    ask("stack", "import", "--stack", "local", text=json.dumps(sealed | {"deployment": settled}))
+    known = {resource["urn"] for resource in settled["resources"]}
+    targets = [part for urn in in_hand if urn in known for part in ("--target", urn)]
+    if targets:
+        ask("refresh", "--yes", "--skip-preview", "--stack", "local", *targets)
+
+
+def settle(sealed: State, opened: State, find: Find) -> tuple[State, list[str]]:
+    """The state without begun operations, and the URNs that these were about.
+
+    Both arguments are the same state, in `opened` with readable secrets, which don't get into the result.
+    """
+    result = copy.deepcopy(sealed)
+    resources = result["resources"] = result.get("resources") or []
+    known = {resource["id"] for resource in resources if resource.get("id")}
+    in_hand = []
+    operations = zip(result.pop("pending_operations", []), opened["pending_operations"], strict=True)
+    for operation, readable in operations:
         resource = operation["resource"]
-        made = cloud.find(resource) if operation["type"] == "creating" else None
-        if made:
-            options += ["--import-pending-creates", f"{resource['urn']} {made}"]
-    ask("refresh", "--yes", "--skip-preview", "--stack", "local", "--clear-pending-creates", *options)
+        in_hand.append(resource["urn"])
+        if operation["type"] != "creating" or not resource.get("custom"):
+            continue
+        made = [
+            found
+            for found in find(resource["type"], plain(readable["resource"]["inputs"]))
+            if found not in known
+        ]
+        if not made:
+            continue
+        for older in resources:
+            # Created to replace this one: which still is to be deleted.
+            if older["urn"] == resource["urn"]:
+                older["delete"] = True
+        resources.append(resource | {"id": made[0], "outputs": resource.get("outputs") or resource["inputs"]})
+        known.add(made[0])
+    return result, in_hand
+
+
+def plain(value: Any) -> Any:
+    """A value of exported state as the program gave it."""
+    if isinstance(value, dict):
+        if value.get(MARK) == SECRET:
+            return plain(json.loads(value["plaintext"]))
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return value

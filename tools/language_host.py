@@ -88,7 +88,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(request.configSecretKeys)),
         }
         runner = str(Path(__file__).resolve().with_name("program_runner.py"))
-        argv = [sys.executable, "-u", runner, json.dumps(settings), program, *request.args]
+        arguments = [json.dumps(settings), program, *request.args]
+        argv = [sys.executable, "-u", runner, *arguments]
         process = self._start(argv, cwd=request.pwd, env=environment)
         context.add_callback(lambda: stop(process))
         code = process.wait()
@@ -200,7 +201,10 @@ def main() -> None:
     # The engine ends its plugins with SIGINT and waits 5 s before it kills one that doesn't go.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: ended.set())
-    ended.wait()
+    # A killed engine ends nobody: then this process gets another parent.
+    engine = os.getppid()
+    while not ended.wait(1) and os.getppid() == engine:
+        pass
     host.stop_all()
     server.stop(grace=None).wait()
 

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,11 @@ class LocalCloud:
     def add_user(self, name: str, password: str, mode: str) -> None:
         """Open an account at the paper exchange."""
         self.ask("user", "add", name, "--mode", mode, "--password-stdin", text=password + "\n")
+
+    def find(self, kind: str, inputs: Mapping[str, Any]) -> list[str]:
+        """The ids of resources of a type that were made with just these inputs."""
+        told: list[str] = json.loads(self.ask("find", kind, text=json.dumps(dict(inputs))))
+        return told
 
     def token(self, arguments: Sequence[str] = ()) -> str:
         """A bearer token for the service."""

@@ -133,7 +133,7 @@ class LocalStack:
         if not interrupted.stack_file(self._state).exists() or local_config.SALT not in config:
             self._ask("stack", "init", "--stack", STACK, "--no-select")
         self._make_secrets(self.config.read()["config"])
-        interrupted.repair(self._state, self.cloud, self._ask)
+        interrupted.repair(self._state, self.cloud.find, self._ask)
 
     def _make_secrets(self, config: Mapping[str, Any]) -> None:
         """Open the accounts that the configuration declares and set the secrets that it lacks."""

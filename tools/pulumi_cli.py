@@ -273,7 +273,7 @@ def go_settings(work: Path) -> dict[str, str]:
 def install_language_host(folder: Path) -> None:
     """Put our language host into a folder; files that are up to date stay untouched."""
     here = Path(__file__).resolve().parent
-    parts = ("language_host.py", "program_runner.py", "program_server.py")
+    parts = ("language_host.py", "program_runner.py")
     files = {name: (here / name).read_text() for name in parts}
     files[LANGUAGE_HOST] = LAUNCHER
     for name, text in files.items():

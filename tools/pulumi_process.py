@@ -64,6 +64,6 @@ def answer(argv: Sequence[str], env: Mapping[str, str], cwd: Path, text: str = "
 
 
 def search_path(cli: Path, python: Path) -> dict[str, str]:
-    """PATH and VIRTUAL_ENV for the CLI: its language host uses the checkout's environment, so that is first."""
+    """PATH and VIRTUAL_ENV for the CLI, whose language host uses the checkout's environment."""
     path = os.pathsep.join([str(python.parent), str(cli), os.environ.get("PATH", os.defpath)])
     return {"PATH": path, "VIRTUAL_ENV": str(python.parent.parent)}
