@@ -1,0 +1,175 @@
+"""Docker on a machine of the local cloud: one image is to be had, IBeam's, and it is the paper gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localcloud.machines.calls import Call, Done, GuestMachine, Outcome
+from localcloud.machines.service import ProgramMissing, Running
+from localcloud.processes import module_environment
+
+_IMAGE = re.compile(r"(?:docker\.io/)?voyz/ibeam(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?")
+_FLAGS = {
+    "-d",
+    "--detach",
+    "--rm",
+    "-i",
+    "-t",
+    "-it",
+    "-ti",
+    "--init",
+    "--read-only",
+    "--interactive",
+    "--tty",
+}
+_SHORT = {"-e": "--env", "-v": "--volume", "-p": "--publish", "-d": "--detach"}
+_API_PORT, _HEALTH_PORT = 5000, 5001
+_REFUSED, _NO_COMMAND = 125, 1
+
+
+class DockerError(Exception):
+    """docker refuses; the message is what it prints."""
+
+
+@dataclass
+class Options:
+    """What `docker run` was asked for."""
+
+    image: str = ""
+    name: str = ""
+    detached: bool = False
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    mounts: list[tuple[str, str]] = field(default_factory=list)
+    ports: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+async def docker(machine: GuestMachine, call: Call) -> Outcome:
+    """The command `docker`: pull, run, stop, rm, ps and image inspect."""
+    if "docker.io" not in machine.packages:
+        raise ProgramMissing("docker: command not found (package docker.io isn't installed)")
+    verb, *arguments = call.arguments or [""]
+    try:
+        if verb == "run":
+            return await _run(machine, read_options(arguments))
+        if verb in ("stop", "kill", "rm"):
+            return await _end(machine, arguments)
+    except DockerError as error:
+        return Done(_REFUSED, stderr=f"docker: {error}\n")
+    if verb == "pull":
+        return _pull(arguments[-1])
+    if verb == "ps":
+        return Done(stdout="".join(f"{name}\n" for name in machine.containers))
+    if verb in ("image", "inspect", "version", "info"):
+        return Done()
+    return Done(_NO_COMMAND, stderr=f"docker {verb}: the local cloud doesn't have this\n")
+
+
+def read_options(arguments: list[str]) -> Options:
+    """Reads the arguments of `docker run`. Raises DockerError."""
+    options, rest = Options(), list(arguments)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        name = _SHORT.get(name, name)
+        if name in _FLAGS or name == "--detach":
+            options.detached = options.detached or name in ("-d", "--detach")
+            continue
+        if not equals:
+            if not rest:
+                raise DockerError(f"flag needs an argument: {word}")
+            value = rest.pop(0)
+        _take(options, name, value)
+    if not rest:
+        raise DockerError("'docker run' requires at least 1 argument")
+    options.image = rest[0]
+    return options
+
+
+def parse_env_file(text: str) -> dict[str, str]:
+    """A docker env file: NAME=value to the line's end, as it stands; # begins a comment line."""
+    found = {}
+    for raw in text.split("\n"):
+        line = raw.lstrip()
+        if line and not line.startswith("#"):
+            name, equals, value = line.partition("=")
+            if equals:
+                found[name] = value.removesuffix("\r")
+    return found
+
+
+def _take(options: Options, name: str, value: str) -> None:
+    if name == "--name":
+        options.name = value
+    elif name == "--env":
+        key, _, text = value.partition("=")
+        options.env[key] = text
+    elif name == "--env-file":
+        try:
+            options.env.update(parse_env_file(Path(value).read_text(encoding="utf-8")))
+        except OSError:
+            raise DockerError(f"open {value}: no such file or directory") from None
+    elif name == "--volume":
+        outside, _, inside = value.partition(":")
+        options.mounts.append((inside.removesuffix(":ro").removesuffix(":rw"), outside))
+    elif name == "--publish":
+        *address, outside, inside = value.split(":")
+        options.ports.append((":".join(address), int(outside), int(inside.removesuffix("/tcp"))))
+
+
+async def _run(machine: GuestMachine, options: Options) -> Outcome:
+    if not _IMAGE.fullmatch(options.image):
+        raise DockerError(f"pull access denied for {options.image}: the local cloud has voyz/ibeam only")
+    name = options.name or f"ibeam-{len(machine.containers)}"
+    if name in machine.containers:
+        raise DockerError(f'Conflict. The container name "/{name}" is already in use')
+    command = [sys.executable, "-m", "localcloud.gateways.client_portal"]
+    command += ["--socket", str(machine.port_socket(_API_PORT))]
+    command += ["--health-socket", str(machine.port_socket(_HEALTH_PORT))]
+    for inside, outside in options.mounts:
+        command += ["--mount", f"{machine.paths.restore(inside)}={outside}"]
+    published = _publish(machine, options)
+    running = await machine.host.spawn(command, env={**options.env, **module_environment()}, log=name)
+    machine.containers[name] = running
+    ended = asyncio.create_task(_clean_up(machine, name, running, published))
+    machine.tasks.add(ended)
+    ended.add_done_callback(machine.tasks.discard)
+    return Done(stdout=f"{name}\n") if options.detached else running
+
+
+def _publish(machine: GuestMachine, options: Options) -> list[int]:
+    """Opens the container's ports; one that is bound to loopback is nobody else's business."""
+    published = []
+    for address, outside, inside in options.ports:
+        if address in ("127.0.0.1", "localhost"):
+            continue
+        machine.host.listen(outside, machine.port_socket(inside))
+        published.append(outside)
+    return published
+
+
+async def _clean_up(machine: GuestMachine, name: str, running: Running, published: list[int]) -> None:
+    await running.wait()
+    machine.containers.pop(name, None)
+    for port in published:
+        machine.host.unlisten(port)
+
+
+async def _end(machine: GuestMachine, arguments: list[str]) -> Outcome:
+    names = [word for word in arguments if not word.startswith("-") and not word.isdigit()]
+    for name in names:
+        running = machine.containers.get(name)
+        if running is None:
+            return Done(1, stderr=f"Error response from daemon: No such container: {name}\n")
+        running.terminate()
+        await running.wait()
+    return Done(stdout="".join(f"{name}\n" for name in names))
+
+
+def _pull(image: str) -> Done:
+    if _IMAGE.fullmatch(image):
+        return Done(stdout=f"{image}: the image is here\n")
+    return Done(1, stderr=f"Error response from daemon: pull access denied for {image}\n")
