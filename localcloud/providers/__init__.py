@@ -1,0 +1,1 @@
+"""Pulumi resource providers of the local cloud: `server.serve_providers` serves them."""
