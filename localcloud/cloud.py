@@ -98,7 +98,7 @@ def open_cloud(settings: Settings) -> Cloud:
     cloud = Cloud(settings)
     cloud.store = Store.open(settings.home)
     cloud.addresses = Addresses(cloud.store, settings.network)
-    cloud.processes = Supervisor(settings.run)
+    cloud.processes = Supervisor(settings.home, settings.run)
     cloud.network = Edge(cloud)
     cloud.machines = Machines(cloud)
     return cloud

@@ -177,7 +177,7 @@ def _denied_by_egress(
 
 
 def _arrive(topology: Topology, journey: _Journey, target: Place | None, port: int, protocol: str) -> Verdict:
-    if target is None:
+    if target is None or target.kind == "internet":
         return Verdict(True, "a host on the internet")
     if target.kind == "run":
         return Verdict(True, "Google's front end takes connections from everywhere; ingress and IAM decide")

@@ -118,8 +118,8 @@ class Process:
 class Supervisor:
     """All processes of all machines."""
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, home: Path, run: Path) -> None:
+        self._home = home
         self._owners: dict[int, str] = {}
         self._processes: dict[int, Process] = {}
         self._warden = subprocess.Popen(
@@ -154,7 +154,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=subprocess.STDOUT,
-                env={**base_environment(), **(env or {})},
+                env={**base_environment(), **(env or {}), warden.MARK: str(self._home)},
                 cwd=cwd,
                 start_new_session=True,
             )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from localcloud.cloud import Cloud
     from localcloud.state import Resource
 
+IBKR = "internet/ibkr"  # "IBKR's servers": a host on the internet that the local cloud plays
 Ports = tuple[tuple[str, int, int], ...]  # protocol ("tcp", "all" ...), first, last
 
 
@@ -22,7 +23,7 @@ class Place:
     """A machine as the network sees it. `network` is empty for what is in no VPC."""
 
     name: str
-    kind: str  # gce, droplet, run, sql
+    kind: str  # gce, droplet, run, sql, or internet for a host outside
     address: str = ""
     network: str = ""
     subnetwork: str = ""
@@ -208,6 +209,8 @@ def _places(cloud: Cloud) -> dict[str, Place]:
     for execution, note in store.notes("run.executions").items():
         name = f"job/{execution}"
         places[name] = run_place(name, note.get("vpc_access") or {}, note.get("service_account", ""))
+    exchange = cloud.settings.exchange_address.partition(":")[0]
+    places[IBKR] = Place(IBKR, "internet", exchange)
     return places
 
 

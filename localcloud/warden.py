@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+MARK = "LOCALCLOUD_CHILD_OF"  # in the environment of everything that a daemon starts
+
 
 def processes_of_sessions(sessions: set[int]) -> list[int]:
     """Ids of all processes that belong to one of these sessions."""
@@ -38,6 +40,20 @@ def end_sessions(sessions: set[int]) -> None:
                 continue
         if not alive:
             return
+
+
+def end_children_of(home: Path) -> None:
+    """Kill what a former daemon of this home left behind, when its warden could not."""
+    wanted = f"{MARK}={home}\0".encode()
+    sessions = set()
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            try:
+                if wanted in Path(f"/proc/{entry}/environ").read_bytes() + b"\0":
+                    sessions.add(os.getsid(int(entry)))
+            except OSError:  # gone, or somebody else's
+                continue
+    end_sessions(sessions - {os.getsid(0)})
 
 
 def main() -> None:

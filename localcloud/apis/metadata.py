@@ -50,9 +50,10 @@ def _answer(cloud: Cloud, request: Request) -> Response:
     identity = identity_of(cloud, machine)
     path = request.path_params["path"]
     parts = [part for part in path.split("/") if part]
-    if parts[:2] == ["instance", "service-accounts"] and len(parts) == 4 and identity:
-        if parts[2] in ("default", identity.email) and parts[3] in ("token", "identity"):
-            return _credential(cloud, request, identity, parts[3])
+    if identity and parts[:2] == ["instance", "service-accounts"] and parts[3:] in (["token"], ["identity"]):
+        if parts[2] not in ("default", identity.email):
+            return PlainTextResponse("Not Found\n", 404)
+        return _credential(cloud, request, identity, parts[3])
     found: Any = _tree(cloud, machine, identity)
     for part in parts:
         if not isinstance(found, dict) or part not in found:
@@ -68,9 +69,7 @@ def _answer(cloud: Cloud, request: Request) -> Response:
 def _credential(cloud: Cloud, request: Request, identity: Identity, kind: str) -> Response:
     if kind == "token":
         token = access_token(cloud, identity)
-        return JSONResponse(
-            {"access_token": token, "expires_in": TOKEN_SECONDS, "token_type": "Bearer"}  # noqa: S106
-        )
+        return JSONResponse({"access_token": token, "expires_in": TOKEN_SECONDS, "token_type": "Bearer"})
     audience = request.query_params.get("audience")
     if not audience:
         return PlainTextResponse("non-empty audience parameter required\n", 400)

@@ -81,6 +81,14 @@ async def resume(cloud: Cloud) -> None:
             await _remove(cloud, service)
 
 
+async def settle(cloud: Cloud) -> None:
+    """At the daemon's end: don't wait for revisions to drain, and forget those that were."""
+    tasks: set[asyncio.Task[None]] = cloud.extensions.get("run.retiring", set())
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _roll_over(
     cloud: Cloud, service: str, spec: dict[str, Any], template: str, inputs: Mapping[str, Any]
 ) -> None:
