@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localcloud.cloud import CloudError
@@ -238,7 +239,13 @@ def _software(host: MachineHost, kind: str, spec: dict[str, Any]) -> Software:
     if kind in ("gce", "droplet"):
         from localcloud.machines.guest import Guest
 
-        return Guest(host, spec.get("user_data") or "", kind)
+        return Guest(
+            host,
+            spec.get("user_data") or "",
+            kind,
+            disks={disk["device_name"]: Path(disk["folder"]) for disk in spec.get("disks") or []},
+            image=str(spec.get("image", "")),
+        )
     if kind == "run":
         from localcloud.machines.revision import Instance
 
