@@ -1,15 +1,12 @@
-"""The local cloud's daemon as the commands use it: started, asked, stopped, never imported."""
+"""The local cloud's daemon as the commands use it: where it gets its network, and what it is asked."""
 
-import json
-import os
 import re
 import socket
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from localcloud.control import Daemon, DaemonError
 from tools import cache, machine
 from tools.environments import CHECKOUT, MAIN
 
@@ -24,59 +21,45 @@ class CommandFailed(Exception):
     """A command can't do its work; the message says why and what to do. Shown without a traceback."""
 
 
-@dataclass(frozen=True)
-class Daemon:
-    """A running daemon, from `daemon.json` in its home."""
-
-    pid: int
-    api_url: str
-    network: str
-    providers: dict[str, int]
-
-    @property
-    def debug_providers(self) -> str:
-        """For PULUMI_DEBUG_PROVIDERS."""
-        return ",".join(f"{name}:{port}" for name, port in sorted(self.providers.items()))
-
-
 class LocalCloud:
-    """The local cloud of one home folder."""
+    """The local cloud of one home folder. Methods raise CommandFailed with what to do."""
 
     def __init__(self, home: Path, network: str | None = None, checkout: Path = CHECKOUT) -> None:
         self.home = home
         self._wanted = network
         self._checkout = checkout
+        self._daemon = Daemon(home)
 
-    def running(self) -> Daemon | None:
-        """The daemon, if it runs and answers."""
-        try:
-            told = json.loads((self.home / "daemon.json").read_text())
-            os.kill(told["pid"], 0)
-            host, _, port = told["api_url"].rpartition("//")[2].partition(":")
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, ValueError):
-            return None
-        return Daemon(told["pid"], told["api_url"], told["network"], told["providers"])
+    def is_running(self) -> bool:
+        """Whether the daemon runs."""
+        return self._daemon.running()
 
-    def start(self, keep_network: bool) -> Daemon:
-        """Start it if it doesn't run. Raises CommandFailed.
+    def network(self) -> str:
+        """The first two numbers of the running daemon's addresses."""
+        return str(self._about()["network"])
+
+    def providers(self) -> str:
+        """The running daemon's providers, for PULUMI_DEBUG_PROVIDERS."""
+        ports = self._about()["providers"]
+        return ",".join(f"{name}:{port}" for name, port in sorted(ports.items()))
+
+    def start(self, keep_network: bool) -> None:
+        """Start it if it doesn't run.
 
         `keep_network` is for a stack that isn't empty: its resources have addresses of the network
         that was chosen for it, so another one won't do.
         """
-        found = self.running()
-        if found is not None:
-            return found
+        if self.is_running():
+            return
         # One at a time on this machine: two that start at once would choose the same network.
         with cache.exclusive(machine.cache_folder() / "network.lock", "another local cloud's start"):
             network = self.choose_network(keep_network)
-            image = f"{IMAGE}={self._checkout}"
-            self.ask("start", "--network", network, "--image", image, timeout=120)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._daemon.start(network, {IMAGE: str(self._checkout)})
+            except DaemonError as error:
+                raise CommandFailed(f"The local cloud doesn't start: {error}") from None
             (self.home.parent / "network").write_text(network + "\n")
-        found = self.running()
-        if found is None:
-            raise CommandFailed(f"The local cloud was started, but doesn't answer. Look at {self.home}.")
-        return found
 
     def remembered_network(self) -> str | None:
         """The network that was chosen for this home before."""
@@ -102,49 +85,59 @@ class LocalCloud:
 
     def stop(self) -> None:
         """Stop the daemon and all that it runs; nothing to do if it doesn't run."""
-        if (self.home / "daemon.json").exists():
-            self.ask("stop", timeout=60)
+        try:
+            self._daemon.stop()
+        except DaemonError as error:
+            raise CommandFailed(f"The local cloud doesn't stop: {error}") from None
 
     def service_environment(self) -> dict[str, str]:
         """What a client needs to reach the local cloud's APIs, as environment variables."""
-        told: dict[str, str] = json.loads(self.ask("env", "--json"))
+        told: dict[str, str] = self._call("env")
         return told
 
     def add_user(self, name: str, password: str, mode: str) -> None:
         """Open an account at the paper exchange."""
-        self.ask("user", "add", name, "--mode", mode, "--password-stdin", text=password + "\n")
+        self._call("user_add", name=name, password=password, mode=mode)
 
     def find(self, kind: str, inputs: Mapping[str, Any]) -> list[str]:
         """The ids of resources of a type that were made with just these inputs."""
-        told: list[str] = json.loads(self.ask("find", kind, text=json.dumps(dict(inputs))))
+        told: list[str] = self._call("find", type=kind, inputs=dict(inputs))
         return told
 
-    def token(self, arguments: Sequence[str] = ()) -> str:
-        """A bearer token for the service."""
-        return self.ask("token", *arguments).strip()
+    def token(self) -> str:
+        """A bearer token for the service, good for reading and trading."""
+        told: dict[str, str] = self._call("token", user="demo")
+        return told["token"]
 
-    def status(self) -> dict[str, Any]:
-        """What the daemon says of itself and its machines."""
-        told: dict[str, Any] = json.loads(self.ask("status", "--json"))
+    def machines(self) -> list[dict[str, Any]]:
+        """What runs: name, kind, status, address, ports."""
+        told: list[dict[str, Any]] = self._call("machines")
         return told
+
+    def log(self, name: str) -> str:
+        """The end of a machine's console."""
+        try:
+            with self._daemon.open("logs", name=name) as connection:
+                return b"".join(connection.stream()).decode(errors="replace")
+        except DaemonError as error:
+            raise CommandFailed(str(error)) from None
 
     def argv(self, command: str, *arguments: str) -> list[str]:
-        """The command line of a subcommand."""
+        """The local cloud's own command line."""
         return [str(MAIN.python), "-m", "localcloud", command, "--home", str(self.home), *arguments]
 
-    def ask(self, command: str, *arguments: str, text: str = "", timeout: float = 60) -> str:
-        """Run a subcommand; gives what it prints. Raises CommandFailed with what it says."""
-        argv = self.argv(command, *arguments)
+    def _about(self) -> dict[str, Any]:
         try:
-            answer = subprocess.run(
-                argv, cwd=CHECKOUT, input=text, capture_output=True, text=True, timeout=timeout
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandFailed(f"`localcloud {command}` didn't end within {timeout:.0f} s.") from None
-        if answer.returncode != 0:
-            said = (answer.stderr or answer.stdout).strip()
-            raise CommandFailed(f"The local cloud refused `{command}`: {said or 'it said nothing'}")
-        return answer.stdout
+            return self._daemon.about()
+        except DaemonError:
+            raise CommandFailed("The local cloud doesn't run. `make up` starts it.") from None
+
+    def _call(self, method: str, **params: Any) -> Any:
+        self._about()
+        try:
+            return self._daemon.call(method, **params)
+        except DaemonError as error:
+            raise CommandFailed(f"The local cloud refused `{method}`: {error}") from None
 
 
 def is_free(network: str) -> bool:

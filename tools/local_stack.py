@@ -15,7 +15,7 @@ from typing import Any
 
 from tools import cache, interrupted, local_config, pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, MAIN
-from tools.local_cloud import CommandFailed, Daemon, LocalCloud
+from tools.local_cloud import CommandFailed, LocalCloud
 
 STACK = local_config.STACK
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
@@ -70,9 +70,6 @@ class LocalStack:
 
     def destroy(self, *options: str) -> None:
         """Take away what was made, then end the local cloud. Nothing to do if nothing was ever made."""
-        if self.is_empty() and self.cloud.running() is None:
-            self.cloud.stop()
-            return
         if not self.is_empty():
             with self._ready() as lock:
                 self._pulumi("destroy", "--yes", "--skip-preview", *options, lock=lock)
@@ -96,9 +93,6 @@ class LocalStack:
 
     def pulumi_environment(self) -> dict[str, str]:
         """The process environment in which the CLI works on this stack; the local cloud must run."""
-        daemon = self.cloud.running()
-        if daemon is None:
-            raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
         own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
         for needed in ("PYTHONPATH", "PYTHONHOME"):
             own.pop(needed, None)
@@ -106,7 +100,7 @@ class LocalStack:
             own
             | self._base()
             | self.cloud.service_environment()
-            | {"PULUMI_DEBUG_PROVIDERS": daemon.debug_providers}
+            | {"PULUMI_DEBUG_PROVIDERS": self.cloud.providers()}
         )
 
     # How it is done.
@@ -115,8 +109,8 @@ class LocalStack:
     def _ready(self) -> Iterator[int]:
         """Everything is in place for the engine, and nobody else works on this stack meanwhile."""
         with self.locked() as lock:
-            daemon = self.cloud.start(keep_network=not self.is_empty())
-            self._prepare(daemon)
+            self.cloud.start(keep_network=not self.is_empty())
+            self._prepare()
             yield lock
 
     @contextlib.contextmanager
@@ -126,10 +120,10 @@ class LocalStack:
         with cache.exclusive(self.home / "lock", "another command on this stack") as lock:
             yield lock
 
-    def _prepare(self, daemon: Daemon) -> None:
+    def _prepare(self) -> None:
         self._state.mkdir(exist_ok=True)
         salt = (self._checkpoint().get("secrets_providers") or {}).get("state", {}).get("salt")
-        config = self.config.write(daemon.network, salt)
+        config = self.config.write(self.cloud.network(), salt)
         if not interrupted.stack_file(self._state).exists() or local_config.SALT not in config:
             self._ask("stack", "init", "--stack", STACK, "--no-select")
         self._make_secrets(self.config.read()["config"])
@@ -180,7 +174,7 @@ class LocalStack:
 
     def _ask(self, *arguments: str, text: str = "") -> str:
         argv = [str(self._pulumi_program()), *arguments]
-        env = self.pulumi_environment() if self.cloud.running() else os.environ | self._base()
+        env = self.pulumi_environment() if self.cloud.is_running() else os.environ | self._base()
         return pulumi_process.answer(argv, env, self.config.folder, text)
 
     def _pulumi_program(self) -> Path:

@@ -45,14 +45,13 @@ def destroy(stack: LocalStack) -> None:
 
 def status(stack: LocalStack) -> None:
     """What of the local stack runs, and how it is."""
-    if stack.cloud.running() is None:
+    if not stack.cloud.is_running():
         held = "" if stack.is_empty() else " The stack isn't empty: `make up` starts it again."
         print(f"The local cloud doesn't run.{held}")
         return
-    told = stack.cloud.status()
     rows: list[tuple[str, ...]] = [
         (str(machine.get("name", "")), str(machine.get("status", "")), str(machine.get("address", "")))
-        for machine in told.get("machines", [])
+        for machine in stack.cloud.machines()
     ]
     print(summary.painted("Machines", summary.BOLD))
     print(summary.table(rows) or "  none")
@@ -65,14 +64,14 @@ def status(stack: LocalStack) -> None:
 
 def logs(stack: LocalStack, name: str) -> None:
     """A machine's log, or which machines there are."""
-    if stack.cloud.running() is None:
+    if not stack.cloud.is_running():
         raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
     if name:
-        sys.stdout.write(stack.cloud.ask("logs", name))
+        sys.stdout.write(stack.cloud.log(name))
         return
-    for machine in stack.cloud.status().get("machines", []):
+    for machine in stack.cloud.machines():
         print(summary.painted(f"== {machine['name']}  (make logs NAME={machine['name']})", summary.BOLD))
-        print("\n".join(stack.cloud.ask("logs", machine["name"]).splitlines()[-5:]))
+        print("\n".join(stack.cloud.log(machine["name"]).splitlines()[-5:]))
 
 
 def tunnel(stack: LocalStack, name: str, port: int, listen: str) -> None:

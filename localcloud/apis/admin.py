@@ -50,6 +50,7 @@ class AdminServer:
             "images": self._images,
             "why": self._why,
             "user_add": self._user_add,
+            "find": self._find,
             "delete_machine": self._delete_machine,
             "stop": self._stop_daemon,
         }
@@ -199,6 +200,10 @@ class AdminServer:
 
     async def _user_add(self, params: Params) -> Params:
         return await self._exchange.add_user(params["name"], params["password"], params["mode"])
+
+    async def _find(self, params: Params) -> list[str]:
+        """What an engine that was killed had made: the ids of a type's resources with just these inputs."""
+        return [found.id for found in self._cloud.store.all(params["type"]) if found.inputs == params["inputs"]]
 
     async def _delete_machine(self, params: Params) -> Params:
         machine = self._named(params["name"])
