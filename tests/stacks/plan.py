@@ -128,7 +128,10 @@ def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[
         case "Network":
             identity = f"projects/ibkr/global/networks/{given}"
         case "Address":
-            state |= {"address": inputs.get("address") or ADDRESSES[inputs["addressType"]], "selfLink": identity}
+            state |= {
+                "address": inputs.get("address") or ADDRESSES[inputs["addressType"]],
+                "selfLink": identity,
+            }
         case "Account":
             email = f"{given}@ibkr.iam.gserviceaccount.com"
             identity = f"projects/ibkr/serviceAccounts/{email}"

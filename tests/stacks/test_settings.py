@@ -1,0 +1,239 @@
+"""The settings: every wrong value stops the program with its key, its value and the remedy.
+
+Decided here without an engine; that nothing is registered before is shown in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stacks.problems import SettingsError
+from stacks.relations import overlaps
+from stacks.settings import parse
+from tests.stacks.plan import config_of, settings_of
+
+TWO_USERS = [
+    {"name": "ann", "username": "annpaper", "password": "x1"},
+    {"name": "ann", "username": "annother", "password": "x2"},
+]
+ONE_LOGIN = [
+    {"name": "ann", "username": "shared", "password": "x1"},
+    {"name": "bob", "username": "Shared", "password": "x2"},
+]
+
+
+def problems(stack: str, overrides: dict[str, Any], secret_keys: frozenset[str] = frozenset()) -> list[str]:
+    """The lines of the message, one a problem; empty if the configuration is good."""
+    try:
+        parse(stack, config_of(stack, overrides), secret_keys=secret_keys)
+    except SettingsError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize("stack", ["local", "staging", "prod", "foundation-staging", "foundation-prod"])
+def test_a_shipped_stack_with_its_owners_values_is_valid(stack: str) -> None:
+    assert problems(stack, {}) == []
+
+
+WRONG = [
+    # stack, key, value, what the message must say beside key and value
+    ("staging", "gcp:region", "us-wst1", "did you mean 'us-west1'"),
+    ("staging", "gcp:project", "My Project", "6 to 30 lower-case letters"),
+    ("staging", "gcp:project", "your-staging-project", "still the placeholder"),
+    ("staging", "ibkr:gateway.zone", "us-west1-x", "us-west1-a, us-west1-b"),
+    ("staging", "ibkr:gateway.zone", "us-east1-b", "isn't in gcp:region us-west1"),
+    ("staging", "ibkr:gateway.port", 4003, "4001 is live, 4002 is paper"),
+    ("staging", "ibkr:gateway.port", 4001, "contradicts ibkr:tradingMode paper"),
+    ("prod", "ibkr:gateway.port", 4002, "contradicts ibkr:tradingMode live"),
+    ("staging", "ibkr:gateway.machineType", "e2-micr", "did you mean 'e2-micro'"),
+    (
+        "staging",
+        "ibkr:gateway.machineType",
+        "e2-micro",
+        "Use e2-small, or set ibkr:gateway.acceptSmallMachine",
+    ),
+    ("staging", "ibkr:gateway.machineType", "f1-micro", "IB Gateway alone takes up to 813"),
+    ("staging", "ibkr:gateway.enabled", False, "ibkr:brokerType is ibkr"),
+    ("staging", "ibkr:gateway.address", "10.10.0.1", "use for example 10.10.0.2"),
+    ("staging", "ibkr:gateway.address", "10.99.0.7", "isn't in ibkr:network.subnetRange 10.10.0.0/24"),
+    ("staging", "ibkr:gateway.autoRestartTime", "23:45", "must match"),
+    ("staging", "ibkr:gateway.software.gatewaySha256", "abc", "must match"),
+    ("staging", "ibkr:gateway.software.gatewaySource", "http://x/installer.sh", "gs://"),
+    ("staging", "ibkr:network.subnetRange", "10.10.0.5/24", "write 10.10.0.0/24"),
+    ("staging", "ibkr:network.subnetRange", "10.10.0.0", "for example 10.10.0.0/24"),
+    ("staging", "ibkr:network.subnetRange", "ten", "a range needs its size"),
+    ("staging", "ibkr:network.subnetRange", "10.10.0.0/30", "/29 or larger"),
+    ("staging", "ibkr:network.subnetRange", "8.8.8.0/24", "isn't private"),
+    ("staging", "ibkr:network.subnetRange", "127.20.0.0/24", "isn't private"),
+    ("local", "ibkr:network.subnetRange", "10.10.0.0/24", "within 127.0.0.0/8"),
+    ("staging", "ibkr:network.connectorRange", "10.10.1.0/27", "use for example 10.10.1.0/28"),
+    ("staging", "ibkr:network.connectorRange", "10.10.0.16/28", "overlaps ibkr:network.subnetRange"),
+    ("staging", "ibkr:network.privateServicesRange", "10.10.0.0/24", "overlaps ibkr:network.subnetRange"),
+    ("staging", "ibkr:network.privateServicesRange", "10.11.0.0/28", "/24 or larger"),
+    ("staging", "ibkr:network.connectorName", "ibkr-staging-connect", "counts 22 characters"),
+    ("staging", "ibkr:network.connectorName", "Connector", "lower-case letters"),
+    ("staging", "ibkr:network.denyConnector", False, "only the local cloud may go without"),
+    ("staging", "ibkr:network.conectorRange", "10.10.1.0/28", "did you mean 'connectorRange'"),
+    ("staging", "ibkr:brokerType", "interactivebrokers", "use one of alpaca, ibkr, ibeam, simulated"),
+    ("staging", "ibkr:brokerType", "alpaca", "ibkr:alpaca: is missing"),
+    ("staging", "ibkr:tradingMode", "papr", "did you mean 'paper'"),
+    ("staging", "ibkr:marketDataSource", "alpaca", "which needs apiKey and secretKey"),
+    ("staging", "ibkr:brokr", "x", "did you mean"),
+    ("staging", "ibrk:brokerType", "ibkr", "did you mean 'ibkr'"),
+    ("staging", "gcp:projct", "x", "did you mean 'project'"),
+    ("staging", "ibkr:api.image", "", "container image"),
+    ("staging", "ibkr:api.cpu", "0.5", "use one of 1, 2, 4"),
+    ("staging", "ibkr:api.clientId", 0, "greater than or equal to 1"),
+    ("staging", "ibkr:api.concurrency", "many", "valid integer"),
+    ("staging", "ibkr:database.tier", "db-huge", "db-custom-<cpus>-<MiB>"),
+    ("staging", "ibkr:database.version", "MYSQL_8", "must match"),
+    ("staging", "ibkr:auth.issuer", None, "whose bearer tokens"),
+    ("staging", "ibkr:auth.issuer", "https://auth.example.com/", "still the placeholder"),
+    ("staging", "ibkr:foundationStack", None, "the stack that declares the network"),
+    ("staging", "ibkr:operators", ["ann"], "must match"),
+    ("staging", "ibkr:gatewayCredentials", None, "--secret --path 'ibkr:gatewayCredentials.password'"),
+    ("staging", "ibkr:databasePassword", None, "--secret --path 'ibkr:databasePassword'"),
+    ("foundation-prod", "ibkr:databasePassword", None, "the database's user needs one"),
+    ("staging", "digitalocean:token", None, "or DIGITALOCEAN_TOKEN in the environment"),
+    ("staging", "ibkr:ibeam.region", "nyc9", "isn't a DigitalOcean region"),
+    ("staging", "ibkr:ibeam.size", "s-1vcpu-3gb", "isn't a droplet size"),
+    ("staging", "ibkr:ibeam.size", "s-1vcpu-512mb-10gb", "use s-1vcpu-1gb"),
+    ("local", "ibkr:ibeam.users", TWO_USERS, "makes the droplet ann-ib-paper-1, as ibkr:ibeam.users[0]"),
+    ("local", "ibkr:ibeam.users", ONE_LOGIN, "is the same IBKR user as ibkr:ibeam.users[0].username"),
+    ("local", "ibkr:ibeam.users", [{**TWO_USERS[0], "name": "/"}], "can't be part of a droplet's name"),
+    ("local", "ibkr:ibeam.users", [{**TWO_USERS[0], "name": "a" * 64}], "a host name 63 at most"),
+    (
+        "local",
+        "ibkr:ibeam.users",
+        [{"username": "x", "password": "y"}],
+        "becomes a part of the droplet's name",
+    ),
+    ("local", "ibkr:ibeam.users", [{"name": "ann"}], "ibkr:ibeam.users[0].password: is missing"),
+    ("local", "ibkr:ibeam.users", [{**TWO_USERS[0], "environment": "test"}], "use one of live, paper, demo"),
+    ("local", "ibkr:ibeam.holdCredentials", False, "holds their IBKR passwords"),
+]
+
+
+@pytest.mark.parametrize(("stack", "key", "value", "remedy"), WRONG)
+def test_a_wrong_value_is_named_with_its_remedy(stack: str, key: str, value: Any, remedy: str) -> None:
+    found = problems(stack, {key: value})
+    assert any(remedy in line for line in found), found
+    assert any(key in line for line in found), "the message names the key, so that a person finds it"
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and value and "did you" not in remedy:
+        assert any(str(value) in line for line in found), "the message shows the value"
+
+
+def test_one_wrong_value_makes_one_problem() -> None:
+    single = [case for case in WRONG if case[1] != "ibkr:brokerType"]
+    for stack, key, value, _ in single:
+        found = problems(stack, {key: value})
+        # A user without credentials lacks two values.
+        assert len(found) == (2 if value == [{"name": "ann"}] else 1), (key, value, found)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    overrides = {
+        "gcp:region": "nowhere1",
+        "ibkr:network.subnetRange": "10.10.0.1/24",
+        "ibkr:network.connectorRange": "10.11.0.0/24",
+        "ibkr:gateway.port": 4003,
+        "ibkr:tradingMode": "both",
+        "ibkr:api.memory": "1GB",
+        "ibkr:databasePassword": None,
+        "ibkr:ibeam.usrs": [],
+    }
+    found = problems("staging", overrides)
+    for key in overrides:
+        assert any(line.startswith(key) for line in found), f"{key} isn't in {found}"
+    assert any("overlaps" in line for line in found), "relations are checked although single values are wrong"
+
+
+def test_a_problem_that_only_follows_from_another_is_left_out() -> None:
+    found = problems("staging", {"ibkr:brokerType": "ibk"})
+    assert len(found) == 1, "that Alpaca's keys are missing follows from the default, not from the person"
+
+
+def test_a_secret_is_never_shown() -> None:
+    secret = "hunter2-hunter2"
+    cases: list[dict[str, Any]] = [
+        {"ibkr:gatewayCredentials": {"username": secret, "pasword": secret}},
+        {"ibkr:gatewayCredentials": secret},
+        {"ibkr:gatewayCredentials": {"username": [secret], "password": {"a": secret}}},
+        {"ibkr:databasePassword": {"value": secret}},
+        {"ibkr:gatewayPassword": secret},
+        {"ibkr:ibeam.users": [{"name": "ann", "username": secret, "password": [secret], "note": secret}]},
+        {"ibkr:ibeam.users": [{"name": "ann", "environment": secret}]},
+        {"ibkr:alpaca": {"apiKey": secret}},
+    ]
+    for overrides in cases[:6] + cases[7:]:
+        found = problems("local", overrides)
+        assert found
+        assert secret not in "\n".join(found), overrides
+    assert problems("local", cases[6], frozenset({"ibkr:ibeam"}))
+
+
+def test_a_password_may_hold_any_characters() -> None:
+    password = "a\"b'c\\d/e&f$g{h}[i] ü\t"
+    settings = settings_of("local", {"ibkr:gatewayCredentials": {"username": "u", "password": password}})
+    assert settings.gateway_credentials is not None
+    assert settings.gateway_credentials.password.get_secret_value() == password
+
+
+def test_a_small_machine_is_accepted_from_who_knows() -> None:
+    overrides = {"ibkr:gateway.machineType": "e2-micro", "ibkr:gateway.acceptSmallMachine": True}
+    assert problems("staging", overrides) == []
+
+
+def test_a_provider_login_in_the_environment_is_enough() -> None:
+    config = config_of("staging", {"digitalocean:token": None})
+    assert parse("staging", config, environment={"DIGITALOCEAN_TOKEN": "dop_v1_x"}).uses_digitalocean
+
+
+def test_numbers_and_switches_may_be_written_as_text() -> None:
+    settings = settings_of("staging", {"ibkr:gateway.port": "4002", "ibkr:gateway.protectSettings": "true"})
+    assert settings.api_port == 4002
+    assert settings.gateway.protect_settings
+
+
+def test_a_stack_name_that_cannot_be_a_label_is_refused() -> None:
+    with pytest.raises(SettingsError, match="part of names at DigitalOcean"):
+        parse("Local.Stack", config_of("local"))
+
+
+def test_values_do_not_appear_in_the_settings_repr() -> None:
+    text = repr(settings_of("local"))
+    assert "gateway-pa" not in text
+    assert json.dumps(config_of("local")["ibkr:databasePassword"]) not in text
+
+
+RANGES = st.builds(
+    lambda base, size: IPv4Network((base, size), strict=False), st.integers(0, 2**32 - 1), st.integers(8, 30)
+)
+
+
+@given(st.lists(RANGES, min_size=2, max_size=4))
+def test_ranges_overlap_if_and_only_if_they_share_an_address(ranges: list[IPv4Network]) -> None:
+    named = {str(number): found for number, found in enumerate(ranges)}
+    reported = {tuple(sorted(pair)) for pair in overlaps(named)}
+    for first, one in named.items():
+        for second, other in named.items():
+            if first < second:
+                shares = one[0] <= other[-1] and other[0] <= one[-1]
+                assert ((first, second) in reported) == shares
+
+
+@given(RANGES)
+def test_a_range_that_the_settings_accept_is_the_one_that_was_written(subnet: IPv4Network) -> None:
+    found = problems("staging", {"ibkr:network.subnetRange": str(subnet)})
+    if not found:
+        assert (
+            settings_of("staging", {"ibkr:network.subnetRange": str(subnet)}).network.subnet_range == subnet
+        )
+        assert subnet.is_private
