@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from localcloud import sockets
 
 PROJECT_FILES = ("Pulumi.yaml", "Pulumi.yml")
@@ -49,8 +51,14 @@ def _environment(pid: int) -> dict[str, str]:
 
 
 def project_folder(start: Path) -> Path:
-    """The folder of the Pulumi project that `start` lies in, or `start` if it lies in none."""
+    """Where the providers of the Pulumi project that `start` lies in work; `start` if it lies in none.
+
+    That is the project's folder, or the folder that its `main` names (engine/project.go, getPwdMain).
+    """
     for folder in (start, *start.parents):
-        if any((folder / name).exists() for name in PROJECT_FILES):
-            return folder
+        for name in PROJECT_FILES:
+            if (folder / name).exists():
+                project = yaml.safe_load((folder / name).read_text()) or {}
+                main = folder / project.get("main", ".")
+                return main.resolve() if main.is_dir() else main.resolve().parent
     return start
