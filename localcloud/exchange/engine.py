@@ -181,12 +181,20 @@ class Exchange:
             day -= timedelta(days=1)
         return self.market.daily_bars(conid, chosen[::-1])
 
+    def order_row(self, order: Order) -> dict[str, Any]:
+        """An order as it travels over the link, its contract with it."""
+        return {**order.as_dict(), "contract": self.instrument(order.conid).as_dict()}
+
+    def execution_row(self, execution: Execution) -> dict[str, Any]:
+        """A fill as it travels over the link, its contract with it."""
+        return {**execution.as_dict(), "contract": self.instrument(execution.conid).as_dict()}
+
     def orders_of(self, account: str, *, working: bool) -> list[dict[str, Any]]:
         """Working orders, or those that ended since midnight in New York."""
         if working:
-            return [order.as_dict() for order in self.working.values() if order.account == account]
+            return [self.order_row(order) for order in self.working.values() if order.account == account]
         return [
-            order.as_dict()
+            self.order_row(order)
             for order in self.orders.values()
             if order.account == account
             and order.status not in WORKING
@@ -195,7 +203,8 @@ class Exchange:
 
     def executions_of(self, account: str, since: float) -> list[dict[str, Any]]:
         """Executions of an account at or after `since` (seconds since the epoch)."""
-        return [item.as_dict() for item in self.executions if item.account == account and item.time >= since]
+        chosen = [item for item in self.executions if item.account == account and item.time >= since]
+        return [self.execution_row(item) for item in chosen]
 
     # -- persistence -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ ORDER_TYPES = frozenset({"MKT", "LMT", "STP", "STP LMT"})
 TIMES_IN_FORCE = frozenset({"DAY", "GTC", "IOC", "FOK"})
 
 
-class Refused(Exception):  # noqa: N818 - what the exchange says, not a malfunction
+class Refused(Exception):
     """The exchange will not do it; nothing was changed.
 
     `code` is one of: not_logged_in, unknown_method, invalid, unknown_contract, unknown_order, tick,

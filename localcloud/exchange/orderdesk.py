@@ -159,7 +159,10 @@ class OrderDesk:
 
     def activate(self, order: Order) -> None:
         """Sends an accepted order to the market."""
-        if self.exchange.faults.hold_orders or order.status not in WORKING:
+        if order.status not in WORKING:
+            return
+        self._publish_status(order)
+        if self.exchange.faults.hold_orders:
             return
         self._match(order, resting=order.status == SUBMITTED)
         self.exchange.book.commit()
@@ -290,7 +293,12 @@ class OrderDesk:
         execution = self._execution(order, fill, commission, realized)
         exchange.keep_trade(execution, position, account)
         exchange.keep_order(order)
-        exchange.publish(account.id, "execution", execution=execution.as_dict(), order=order.as_dict())
+        exchange.publish(
+            account.id,
+            "execution",
+            execution=exchange.execution_row(execution),
+            order=exchange.order_row(order),
+        )
         self._publish_status(order)
         exchange.publish(
             account.id,
@@ -333,4 +341,4 @@ class OrderDesk:
         self._publish_status(order)
 
     def _publish_status(self, order: Order) -> None:
-        self.exchange.publish(order.account, "order_status", order=order.as_dict())
+        self.exchange.publish(order.account, "order_status", order=self.exchange.order_row(order))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from localcloud.exchange.engine import Exchange
-from localcloud.exchange.models import Order, Refused
+from localcloud.exchange.models import WORKING, Order, Refused
 from localcloud.exchange.orderdesk import OrderDesk
 from localcloud.exchange.users import LoginFailed, User
 
@@ -151,7 +151,10 @@ class Session:
     # -- orders ------------------------------------------------------------------------------------
 
     def place_order(self, **order: Any) -> dict[str, Any]:
-        """Accepts an order (see `OrderDesk.place`); its events follow the answer."""
+        """Accepts an order (see `OrderDesk.place`); its events follow the answer.
+
+        `waits_until`: when the market opens (epoch seconds), None while it is open.
+        """
         return self._then_activate(self.desk.place(**order))
 
     def preview_order(self, **order: Any) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class Session:
     def cancel_order(self, perm_id: int) -> dict[str, Any]:
         """Cancels what hasn't traded."""
         self._own(perm_id)
-        return {"order": self.desk.cancel(perm_id).as_dict()}
+        return {"order": self.exchange.order_row(self.desk.cancel(perm_id))}
 
     def _own(self, perm_id: int) -> None:
         order = self.exchange.orders.get(perm_id)
@@ -177,7 +180,12 @@ class Session:
     def _then_activate(self, order: Order) -> dict[str, Any]:
         # On the loop's next turn, so that the answer leaves before the events.
         asyncio.get_running_loop().call_soon(self.desk.activate, order)
-        return {"order": order.as_dict()}
+        now, hours = self.exchange.clock.now(), self.exchange.hours
+        waits = order.status in WORKING and not hours.is_open(now, extended=order.outside_rth)
+        return {
+            "order": self.exchange.order_row(order),
+            "waits_until": hours.next_open(now) if waits else None,
+        }
 
 
 METHODS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -13,7 +13,7 @@ from typing import Any
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 
 
-class LoginFailed(Exception):  # noqa: N818 - the name that the gateways report
+class LoginFailed(Exception):
     """A login was refused. `reason`: credentials, second_factor, mode or competing."""
 
     def __init__(self, reason: str) -> None:

@@ -91,8 +91,20 @@ async def test_the_answer_to_an_order_comes_before_its_events(exchange: Running)
     assert answer["order"]["status"] == "PreSubmitted"
     await until(events, "account_value")
     names = [event["event"] for event in events]
-    assert names == ["order_status", "execution", "order_status", "commission", "position", "account_value"]
-    assert [e["order"]["status"] for e in events if e["event"] == "order_status"] == ["Submitted", "Filled"]
+    assert names == [
+        "order_status",
+        "order_status",
+        "execution",
+        "order_status",
+        "commission",
+        "position",
+        "account_value",
+    ]
+    assert [e["order"]["status"] for e in events if e["event"] == "order_status"] == [
+        "PreSubmitted",
+        "Submitted",
+        "Filled",
+    ]
 
 
 async def test_another_users_account_is_out_of_reach(exchange: Running) -> None:
