@@ -59,6 +59,6 @@ def project_folder(start: Path) -> Path:
         for name in PROJECT_FILES:
             if (folder / name).exists():
                 project = yaml.safe_load((folder / name).read_text()) or {}
-                main = folder / project.get("main", ".")
+                main = folder / str(project.get("main", "."))
                 return main.resolve() if main.is_dir() else main.resolve().parent
     return start
