@@ -133,11 +133,13 @@ async def _run(home: Path, network: str | None, images: Mapping[str, str], ready
 
 async def _resume(cloud: Cloud) -> None:
     """Bring back what ran before, while the daemon already answers."""
+    from localcloud.digitalocean import DigitalOcean
     from localcloud.machines import cloudrun
 
     try:
         await cloudrun.resume(cloud)
         await cloud.machines.resume()
+        await DigitalOcean.of(cloud).take_up()
     except Exception:
         cloud.log.exception("not everything came back")
 

@@ -28,6 +28,7 @@ from localcloud.digitalocean.parts import (
     droplet_notes,
     machine_name,
     next_id,
+    retag,
 )
 from localcloud.digitalocean.tags import Tags
 from localcloud.state import Resource
@@ -304,8 +305,7 @@ class Droplets:
         droplet = self.resource(droplet_id)
         others = [one for one in droplet.outputs["tags"] if one != check_tag(tag)]
         tags = sorted([*others, tag]) if present else others
-        droplet.inputs["tags"] = tags
-        self._change(droplet, tags=tags)
+        retag(self._cloud, droplet, tags)
         self._cloud.network.changed()
 
     async def take_up(self) -> None:

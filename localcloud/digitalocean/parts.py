@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from localcloud.cloud import CloudError
 from localcloud.state import Resource
 
 Json = dict[str, Any]
@@ -38,6 +39,7 @@ class Machines(Protocol):
     """Starts and stops what a droplet stands for."""
 
     async def boot(self, name: str, kind: str, spec: Json, /) -> None: ...
+    def update(self, name: str, /, **changes: Any) -> None: ...
     async def power_off(self, name: str, /) -> None: ...
     async def delete(self, name: str, /) -> None: ...
     def on_change(self, callback: Callable[[str, str], None], /) -> None: ...
@@ -97,6 +99,18 @@ def droplet_notes(droplet_id: int | str) -> str:
 def action_notes(droplet_id: int | str) -> str:
     """The notes' namespace of a droplet's actions. One for each: reading a few must not copy all."""
     return f"digitalocean/droplet/{droplet_id}/actions"
+
+
+def retag(cloud: Cloud, droplet: Resource, tags: list[str]) -> None:
+    """Gives a droplet these tags, and its machine, which is there unless it was never booted."""
+    droplet.inputs["tags"] = droplet.outputs["tags"] = tags
+    cloud.store.put(droplet)
+    if droplet.outputs.get("ipv4Address"):
+        try:
+            cloud.machines.update(machine_name(droplet.id), tags=tags)
+        except CloudError as error:
+            if error.status != 404:
+                raise
 
 
 def settings(cloud: Cloud) -> Mapping[str, Any]:

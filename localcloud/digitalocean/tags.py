@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from localcloud.digitalocean.checks import check_tag, not_found
-from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Json
+from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Json, retag
 from localcloud.state import Resource
 
 
@@ -46,10 +46,12 @@ class Tags:
     def delete(self, name: str) -> None:
         """Takes the tag off everything, then removes it. Raises CloudError 404."""
         self.get(name)
-        for resource in [*self._cloud.store.all(DROPLET), *self._cloud.store.all(FIREWALL)]:
-            if name in (resource.outputs.get("tags") or []):
-                left = [tag for tag in resource.outputs["tags"] if tag != name]
-                resource.inputs["tags"] = resource.outputs["tags"] = left
-                self._cloud.store.put(resource)
+        for droplet in self._cloud.store.all(DROPLET):
+            if name in droplet.outputs["tags"]:
+                retag(self._cloud, droplet, [tag for tag in droplet.outputs["tags"] if tag != name])
+        for firewall in self._cloud.store.all(FIREWALL):
+            left = [tag for tag in firewall.outputs.get("tags") or [] if tag != name]
+            firewall.inputs["tags"] = firewall.outputs["tags"] = left
+            self._cloud.store.put(firewall)
         self._cloud.store.delete(TAG, name)
         self._cloud.network.changed()

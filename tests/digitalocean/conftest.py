@@ -31,6 +31,9 @@ class QuietMachines:
         self.specs[name] = spec
         self.log.append(("boot", name))
 
+    def update(self, name: str, **changes: Any) -> None:
+        self.specs[name].update(changes)
+
     async def power_off(self, name: str) -> None:
         self.log.append(("power_off", name))
 

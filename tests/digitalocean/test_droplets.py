@@ -229,3 +229,4 @@ async def test_a_droplets_tags_come_into_being_with_it(cloud, account):
     assert account.tags.get("ibeam")["resources"]["droplets"]["count"] == 1
     account.tags.delete("ibeam")
     assert account.get_droplet(number)["tags"] == ["stack:local"]
+    assert cloud.machines.specs[f"droplet/{number}"]["tags"] == ["stack:local"]
