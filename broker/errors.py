@@ -6,6 +6,8 @@ Three families, because they ask for opposite reactions:
 `OrderOutcomeUnknown`                  nobody knows: look it up, never send it again under another id.
 """
 
+
+
 from __future__ import annotations
 
 from dataclasses import dataclass

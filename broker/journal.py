@@ -103,7 +103,7 @@ class Journal:
         """Take the step to `sent` back. Only for a sender that knows that nothing left."""
         change = (
             update(orders)
-            .where((orders.c.id == order_id) & (orders.c.status == Status.SENT))
+            .where((orders.c.id == order_id) & orders.c.status.in_([Status.SENT, Status.UNKNOWN]))
             .values(status=Status.RECORDED, sent_at=None, updated_at=self._clock())
         )
         self._do(lambda db: db.execute(change))
@@ -141,24 +141,32 @@ class Journal:
         return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
 
     def adopt(self, account: str, request: OrderRequest, report: OrderReport) -> Order:
-        """Enter an order that the broker holds and this journal didn't send, under the broker's number."""
-        known = self._by_permanent_id(account, report.permanent_id or "")
-        if known is None:
-            order = self.record(account, request)
-            self.mark_sent(order.id)
-            known = order
-        return self.update(known.id, report)
+        """Enter an order that the broker holds and this journal didn't send."""
+        order = self.record(account, request)
+        self.mark_sent(order.id)
+        return self.update(order.id, report)
 
-    def _by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
+    def by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
+        """The order with the broker's own lasting number, or None."""
         where = (orders.c.account == account) & (orders.c.permanent_id == permanent_id)
         rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
-        return _order(rows[0]) if rows and permanent_id else None
+        return _order(rows[0]) if rows else None
+
+    def mark_unknown(self, order_id: str, reason: str) -> None:
+        """Note that nobody knows what became of an order that was sent, unless somebody does by now."""
+        change = (
+            update(orders)
+            .where((orders.c.id == order_id) & (orders.c.status == Status.SENT))
+            .values(status=Status.UNKNOWN, reason=reason, updated_at=self._clock())
+        )
+        self._do(lambda db: db.execute(change))
 
     def _update(self, db: Connection, order_id: str, report: OrderReport) -> Order:
         row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()
         values: dict[str, Any] = {"updated_at": self._clock()}
-        # A late or repeated status must not reopen a final order; fills are told more than once.
-        if row.status not in FINAL_STATUSES:
+        # A late or repeated status must not reopen a final order; a fill is a fact whatever came before.
+        stale = report.filled_qty < row.filled_qty and report.status not in FINAL_STATUSES
+        if (row.status not in FINAL_STATUSES and not stale) or report.status == Status.FILLED:
             values["status"] = report.status
         for name in ("broker_status", "broker_order_id", "permanent_id", "reason", "reason_code"):
             if getattr(report, name) is not None:

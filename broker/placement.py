@@ -41,11 +41,13 @@ def place(
     account: Callable[[], str],
     prepare: Callable[[OrderRequest], I],
     send: Callable[[Order, I], OrderReport],
+    settle: Callable[[Order], Order],
 ) -> Order:
-    """Place one order. `account`, `prepare` (find the instrument) and `send` are the broker's.
+    """Place one order. `account`, `prepare` (find the instrument), `send` and `settle` are the broker's.
 
     `send` returns the broker's first answer, raises `OrderRejected`, or `NothingKnown`. If it raises
-    another `BrokerError`, nothing left and repeating the call may send it. Raises what `BaseBroker.place_order` names.
+    another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
+    up whose outcome is unknown, and returns what it is now. Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
     account_id = account()
@@ -53,19 +55,18 @@ def place(
     if existing is not None:
         check_same(request, existing)
         if existing.status != Status.RECORDED:
-            return _settled(journal, existing)
+            return _settled(journal, existing, settle)
     instrument = prepare(request)
     order = journal.record(account_id, request)
     if not journal.mark_sent(order.id):
-        return _settled(journal, order)
+        return _settled(journal, order, settle)
     try:
         report = send(replace(order, status=Status.SENT), instrument)
     except OrderRejected as refusal:
         refusal.order = _note(journal, order, _refused(refusal))
         raise
     except NothingKnown as silence:
-        report = OrderReport(Status.UNKNOWN, reason=str(silence))
-        raise OrderOutcomeUnknown(str(silence), _note(journal, order, report)) from silence
+        return _unknown(journal, order, silence)
     except BrokerError:
         journal.mark_unsent(order.id)
         raise
@@ -86,12 +87,27 @@ def rejection(reason: str, code: int | str | None = None, order: Order | None = 
     """The kind of refusal that the broker's words tell of."""
     words = reason.lower()
     # IBKR: "Available Funds are in sufficient", "INSUFFICIENT EXCESS LIQUIDITY"; Alpaca: "insufficient buying power"
-    poor = ("insufficient", "in sufficient", "buying power", "exceed your available", "margin requirement")
+    # and "your equity with loan value must exceed the initial margin"
+    poor = ("insufficient", "in sufficient", "buying power", "equity with loan value", "margin requirement")
     if any(mark in words for mark in poor):
         return InsufficientFunds(reason, code=code, order=order)
     if "market is closed" in words or "exchange is closed" in words:
         return MarketClosed(reason, code=code, order=order)
     return OrderRejected(reason, code=code, order=order)
+
+
+def _unknown(journal: Journal, order: Order, silence: NothingKnown) -> Order:
+    """The order's state if reconciliation has found it meanwhile, else `OrderOutcomeUnknown`."""
+    try:
+        journal.mark_unknown(order.id, str(silence))
+        order = journal.get(order.account_id, order.id)
+    except BrokerError:
+        log.exception("order %s has no answer, and the journal couldn't take that down", order.id)
+        raise OrderOutcomeUnknown(str(silence), replace(order, status=Status.UNKNOWN)) from silence
+    failure = failure_of(order)
+    if failure is not None:
+        raise failure from silence
+    return order
 
 
 def _refused(refusal: OrderRejected) -> OrderReport:
@@ -117,7 +133,7 @@ def _note(journal: Journal, order: Order, report: OrderReport) -> Order:
         )
 
 
-def _settled(journal: Journal, order: Order) -> Order:
+def _settled(journal: Journal, order: Order, settle: Callable[[Order], Order]) -> Order:
     """The order that another call sent or is sending, once that call has its answer."""
     waited = threading.Event()
     for _ in range(int(SAME_ORDER_WAIT / _POLL)):
@@ -125,6 +141,8 @@ def _settled(journal: Journal, order: Order) -> Order:
         if order.status not in (Status.RECORDED, Status.SENT):
             break
         waited.wait(_POLL)
+    if order.status in (Status.SENT, Status.UNKNOWN):
+        order = settle(order)
     failure = failure_of(order)
     if failure is not None:
         raise failure

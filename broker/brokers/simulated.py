@@ -170,6 +170,7 @@ class SimulatedBroker(BaseBroker):
             account=lambda: self._account,
             prepare=lambda asked: self._known(asked.symbol),
             send=self._send,
+            settle=lambda order: order,  # its outcome is never unknown here
         )
 
     def get_order(self, order_id: str) -> Order:

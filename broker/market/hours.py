@@ -84,10 +84,10 @@ def parse_liquid_hours(text: str, zone_name: str) -> list[Session]:
 
 def clock_from_calendar(now: datetime, exchange: str = US_STOCKS) -> Clock:
     """The clock that the exchange's calendar gives, half days and holidays included."""
-    import pandas
+    import pandas as pd
 
     calendar = _calendar(exchange)
-    moment = pandas.Timestamp(now.astimezone(UTC))
+    moment = pd.Timestamp(now.astimezone(UTC))
     is_open = bool(calendar.is_open_at_time(moment, side="left"))
     return Clock(
         time=now.isoformat(),

@@ -31,7 +31,7 @@ LEEWAY = 30.0
 bearer = HTTPBearer(auto_error=False, description="A JWT of the configured OIDC issuer")
 
 
-class Unauthorized(Exception):  # noqa: N818 - the HTTP status's name
+class Unauthorized(Exception):
     """No token, or one that doesn't hold. `error` is RFC 6750's code."""
 
     def __init__(self, message: str, error: str = "invalid_token") -> None:
@@ -39,7 +39,7 @@ class Unauthorized(Exception):  # noqa: N818 - the HTTP status's name
         self.error = error
 
 
-class Forbidden(Exception):  # noqa: N818 - the HTTP status's name
+class Forbidden(Exception):
     """A good token without the role that this needs."""
 
 

@@ -19,7 +19,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _PROBES = ("/healthz", "/readyz")
 
 
-class TooLarge(Exception):  # noqa: N818 - the HTTP status's name
+class TooLarge(Exception):
     """The body is larger than the limit."""
 
 

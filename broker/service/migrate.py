@@ -17,7 +17,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 7_401_001
 
 
-class DatabaseAway(Exception):  # noqa: N818 - it says what is the case
+class DatabaseAway(Exception):
     """The database didn't answer before the deadline."""
 
 

@@ -54,7 +54,7 @@ class ServiceSettings(BaseSettings):
     #: asked from the issuer's discovery document unless set
     oidc_jwks_url: HttpUrl | None = None
     stack: str = "unnamed"
-    host: str = "0.0.0.0"  # noqa: S104 - in a container of its own; who reaches it is the platform's business
+    host: str = "0.0.0.0"  # in a container of its own; who reaches it is the platform's business
     port: int = Field(default=8080, ge=1, le=65535)
     unix_socket: str | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

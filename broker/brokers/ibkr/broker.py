@@ -1,0 +1,442 @@
+"""Interactive Brokers through IB Gateway, behind the broker interface."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from broker.base import BaseBroker, Capabilities
+from broker.brokers.ibkr import library
+from broker.brokers.ibkr.account import REQUIRED, account_info, balances, position_of
+from broker.brokers.ibkr.journal_writer import JournalWriter
+from broker.brokers.ibkr.link import State, unconnected
+from broker.brokers.ibkr.loop import LoopThread
+from broker.brokers.ibkr.market import Market
+from broker.brokers.ibkr.orders import TrackedOrder
+from broker.brokers.ibkr.reconcile import reconcile
+from broker.brokers.ibkr.session import Session, SessionFailed
+from broker.brokers.ibkr.supervisor import Supervisor
+from broker.errors import MarketDataUnavailable, NotConnected, OrderNotCancellable
+from broker.journal import Journal
+from broker.market.hours import Session as MarketSession
+from broker.market.hours import clock_from_calendar, clock_from_sessions
+from broker.models import (
+    FINAL_STATUSES,
+    AccountInfo,
+    Clock,
+    Health,
+    Order,
+    OrderReport,
+    OrderRequest,
+    Position,
+    Quote,
+    Status,
+    iso,
+)
+from broker.placement import NothingKnown, place, rejection
+from broker.validation import check_symbol
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: seconds to wait for an order's first status, and for a cancel's confirmation
+FIRST_STATUS, CANCEL_WAIT = 5.0, 3.0
+#: seconds to wait for the portfolio row of a position that was just opened
+PORTFOLIO_WAIT = 2.0
+
+
+class IBKRBroker(BaseBroker):
+    """One trading connection: one gateway, one client id, one account."""
+
+    name = "ibkr"
+    capabilities = Capabilities(quotes=True, exclusive=True)
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 4001,
+        client_id: int = 1,
+        account: str = "",
+        trading_mode: str = "",
+        timeout: float = 8.0,
+        heartbeat: float = 30.0,
+    ) -> None:
+        """`trading_mode`: paper or live, checked against the account's prefix; `timeout`: seconds per answer."""
+        self._journal = journal
+        self._host, self._port, self._client_id = host, port, client_id
+        self._wanted_account, self._trading_mode = account, trading_mode
+        self._timeout, self._heartbeat = timeout, heartbeat
+        self._lock = threading.Lock()
+        self._thread: LoopThread | None = None
+        self._writer: JournalWriter | None = None
+        self._supervisor: Supervisor | None = None
+        self._market: Market | None = None
+        self._hours: list[MarketSession] = []
+        self._stopped = unconnected()
+
+    # Connecting
+
+    def start(self) -> None:
+        """Begin to connect, and go on for ever."""
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = LoopThread(f"ibkr-{self._client_id}")
+            self._writer = JournalWriter(f"ibkr-{self._client_id}-journal")
+            self._thread.run(self._supervise())
+
+    def connect(self) -> bool:
+        """True once connected. Raises `NotConnected` after a failed attempt; further ones go on by themselves."""
+        self.start()
+        supervisor = self._running()
+        if not supervisor.link.ok:
+            self._call(supervisor.first_attempt.wait())
+        if not supervisor.link.ok:
+            raise supervisor.link.error()
+        return True
+
+    def disconnect(self) -> None:
+        """Close the connection and stop reconnecting."""
+        with self._lock:
+            thread, writer = self._thread, self._writer
+            self._thread = self._writer = self._supervisor = self._market = None
+            self._stopped = unconnected("disconnect() was called")
+        if thread is not None:
+            thread.stop()  # cancelling the supervisor closes its session
+        if writer is not None:
+            writer.stop()
+
+    async def _supervise(self) -> None:
+        self._supervisor = Supervisor(
+            self._open,
+            self._reconcile,
+            self._order_changed,
+            client_id=self._client_id,
+            timeout=self._timeout,
+            heartbeat=self._heartbeat,
+        )
+        self._supervising = asyncio.create_task(self._supervisor.run(), name="supervisor")
+
+    async def _open(self, session: Session) -> None:
+        await session.open(self._host, self._port, self._wanted_account, self._check_mode)
+        self._market = Market(session)
+        self._hours = await self._market.hours() or self._hours
+
+    def _check_mode(self, account: str) -> None:
+        # IBKR's paper accounts begin with D (DU, DF); an order must never reach the other kind by a wrong port.
+        is_paper = account.startswith("D")
+        if self._trading_mode and is_paper != (self._trading_mode == "paper"):
+            kind = "a paper" if is_paper else "a live"
+            said = f"{self._trading_mode} trading is configured, and the gateway is logged in to {kind} account"
+            raise SessionFailed(State.DISCONNECTED, said)
+
+    async def _reconcile(self, session: Session) -> None:
+        writer = self._writer
+        if writer is not None:  # news of the last session come before what the broker says now
+            await asyncio.to_thread(writer.flush)
+        orders = list(session.book)
+        await asyncio.to_thread(reconcile, self._journal, session.account, orders)
+
+    def _order_changed(self, order: TrackedOrder) -> None:
+        if order.journal_id and self._writer is not None:
+            self._writer.put(functools.partial(self._journal.update, order.journal_id, order.report()))
+
+    # Questions
+
+    def get_account(self) -> AccountInfo:
+        """See `BaseBroker.get_account`. `last_equity` is the previous day's, where IBKR gives it."""
+        return self._call(self._get_account())
+
+    async def get_account_async(self) -> AccountInfo:
+        """See `BaseBroker.get_account`."""
+        return await self._wait(self._get_account())
+
+    async def _get_account(self) -> AccountInfo:
+        session = self._session()
+        found = balances(session.ib.accountValues(session.account), session.account)
+        if any(tag not in found for tag in REQUIRED):
+            rows = await session.ask(session.ib.accountSummaryAsync(session.account))
+            found |= balances(rows, session.account)
+        self._session()  # the values of a connection that broke meanwhile aren't the account's
+        return account_info(session.account, found)
+
+    def get_positions(self) -> list[Position]:
+        """See `BaseBroker.get_positions`."""
+        return self._call(self._get_positions())
+
+    async def get_positions_async(self) -> list[Position]:
+        """See `BaseBroker.get_positions`."""
+        return await self._wait(self._get_positions())
+
+    async def _get_positions(self) -> list[Position]:
+        session = self._session()
+        held = [p for p in session.ib.positions(session.account) if p.position]
+        found = [await self._position(session, p) for p in held]
+        self._session()  # an empty answer of a dead connection isn't "none"
+        return sorted(found, key=lambda p: p.symbol)
+
+    async def _position(self, session: Session, held: Any) -> Position:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PORTFOLIO_WAIT
+        while True:
+            items = {i.contract.conId: i for i in session.ib.portfolio(session.account)}
+            item = items.get(held.contract.conId)
+            if item is not None and item.marketPrice > 0:
+                return position_of(held, item, float(item.marketPrice))
+            if loop.time() > deadline:
+                break
+            updated = asyncio.ensure_future(_next(session.ib.updatePortfolioEvent))
+            await asyncio.wait({updated, lost := asyncio.ensure_future(session.lost.wait())}, timeout=0.2)
+            updated.cancel()
+            lost.cancel()
+            self._session()
+        quote = await self._live_market().quote(held.contract.symbol.replace(" ", "."))
+        price = quote.last or quote.bid or quote.close
+        if price is None:
+            raise MarketDataUnavailable(f"no price of {quote.symbol}")
+        return position_of(held, item, price)
+
+    def get_position(self, symbol: str) -> Position | None:
+        """See `BaseBroker.get_position`."""
+        symbol = check_symbol(symbol)
+        return next((p for p in self.get_positions() if p.symbol == symbol), None)
+
+    async def get_position_async(self, symbol: str) -> Position | None:
+        """See `BaseBroker.get_position`."""
+        symbol = check_symbol(symbol)
+        return next((p for p in await self.get_positions_async() if p.symbol == symbol), None)
+
+    def get_quote(self, symbol: str) -> Quote:
+        """See `BaseBroker.get_quote`; delayed prices where live ones aren't subscribed."""
+        return self._call(self._get_quote(check_symbol(symbol)))
+
+    async def get_quote_async(self, symbol: str) -> Quote:
+        """See `BaseBroker.get_quote`."""
+        return await self._wait(self._get_quote(check_symbol(symbol)))
+
+    async def _get_quote(self, symbol: str) -> Quote:
+        return await self._live_market().quote(symbol)
+
+    def clock(self) -> Clock:
+        """The broker's own hours where it gave them for now, else the exchange's calendar. Needs no connection."""
+        now = datetime.now(UTC)
+        return clock_from_sessions(self._hours, now) or clock_from_calendar(now)
+
+    # Health
+
+    def health(self) -> Health:
+        """See `BaseBroker.health`: a round trip to the gateway, and an answer from beyond it."""
+        if self._supervisor is None:
+            return self._described()
+        return self._call(self._prove())
+
+    async def health_async(self) -> Health:
+        """See `BaseBroker.health`."""
+        if self._supervisor is None:
+            return self._described()
+        return await self._wait(self._prove())
+
+    async def _prove(self) -> Health:
+        supervisor = self._running()
+        session = supervisor.session
+        if session is None or not supervisor.link.ok:
+            return self._described()
+        try:
+            round_trip = await session.ping()
+            await session.prove()
+        except NotConnected as failure:
+            shown = self._described()
+            shown.ok, shown.reason = False, shown.reason or failure.reason
+            shown.state = State.LINK_LOST if shown.state == State.CONNECTED else shown.state
+            shown.doing = shown.doing or "proving the link again with the next heartbeat"
+            return shown
+        shown = self._described()
+        shown.round_trip_ms = round(round_trip * 1000, 3)
+        shown.proved_at = iso(session.proved_at)
+        shown.details |= {"account": session.account, "troubles": sorted(session.farm_troubles.values())}
+        return shown
+
+    def _described(self) -> Health:
+        supervisor = self._supervisor
+        link = supervisor.link if supervisor else self._stopped
+        details = {
+            "gateway": f"{self._host}:{self._port}",
+            "client_id": self._client_id,
+            "library": f"{library.NAME} {library.VERSION}",
+        }
+        since = link.since.isoformat()
+        return Health(link.ok, link.state, since, link.reason, link.doing, details=details)
+
+    # Orders
+
+    def place_order(self, request: OrderRequest) -> Order:
+        """See `BaseBroker.place_order`."""
+        return place(
+            request,
+            capabilities=self.capabilities,
+            journal=self._journal,
+            account=lambda: self._session().account,
+            prepare=lambda asked: self._call(self._contract(asked.symbol)),
+            send=lambda order, contract: self._call(self._send(order, contract)),
+            settle=self._look_up,
+        )
+
+    async def _contract(self, symbol: str) -> Any:
+        return await self._live_market().contract(symbol)
+
+    async def _send(self, order: Order, contract: Any) -> OrderReport:
+        session = self._session()
+        tracked = TrackedOrder(
+            self._client_id,
+            session.next_order_id(),
+            reference=order.client_order_id,
+            account=session.account,
+            symbol=order.symbol,
+            side=order.side,
+            qty=order.qty,
+            order_type=order.order_type,
+            limit_price=order.limit_price,
+            time_in_force=order.time_in_force,
+            journal_id=order.id,
+        )
+        session.send(contract, _order(order, session.account), tracked)
+        await _first(tracked.answered, session.lost, timeout=FIRST_STATUS)
+        if not tracked.answered.is_set() and not session.lost.is_set():
+            try:  # a status may have been lost; open orders tell it again
+                await session.refresh_orders()
+            except NotConnected as failure:
+                raise NothingKnown(f"no answer within {FIRST_STATUS:g} s: {failure.reason}") from failure
+        if tracked.refusal is not None:
+            code, reason = tracked.refusal
+            raise rejection(reason, code)
+        if tracked.answered.is_set() or tracked.broker_status:
+            return tracked.report()
+        if session.lost.is_set():
+            raise NothingKnown(f"the connection was lost before the broker answered: {session.why_lost}")
+        told = f"; it said: {tracked.reason[1]} ({tracked.reason[0]})" if tracked.reason else ""
+        raise NothingKnown(f"the broker gave no status within {FIRST_STATUS:g} s{told}")
+
+    def get_order(self, order_id: str) -> Order:
+        """See `BaseBroker.get_order`."""
+        session, writer = self._session(), self._writer
+        if writer is not None:
+            writer.flush()
+        order = self._journal.get(session.account, order_id)
+        return self._look_up(order) if order.status == Status.UNKNOWN else order
+
+    def _look_up(self, order: Order) -> Order:
+        session = self._session()
+        self._call(session.refresh_orders())
+        self._call(self._reconcile(session))
+        return self._journal.get(session.account, order.id)
+
+    def get_orders_history(self, limit: int = 50) -> list[Order]:
+        """See `BaseBroker.get_orders_history`. Orders of the day that others placed are among them."""
+        session, writer = self._session(), self._writer
+        if writer is not None:
+            writer.flush()
+        return self._journal.recent(session.account, limit)
+
+    def cancel_order(self, order_id: str) -> bool:
+        """See `BaseBroker.cancel_order`. Only orders of this client id can be cancelled: it is TWS's rule."""
+        order = self.get_order(order_id)
+        if order.status in FINAL_STATUSES:
+            raise OrderNotCancellable(f"the order is {order.status}", order)
+        self._call(self._cancel(order))
+        if self._writer is not None:
+            self._writer.flush()
+        return True
+
+    async def _cancel(self, order: Order) -> None:
+        session = self._session()
+        tracked = session.book.by_journal_id(order.id)
+        if tracked is None:
+            raise OrderNotCancellable("the broker doesn't show this order, so it can't be cancelled", order)
+        tracked.cancel_refusal = None
+        tracked.ended.clear()
+        sent = library.Order(
+            orderId=tracked.order_id, clientId=tracked.client_id, permId=tracked.permanent_id
+        )
+        try:
+            session.ib.cancelOrder(sent)
+        except ConnectionError:
+            raise NotConnected(session.why_lost or "the connection is gone") from None
+        tracked.take_status("PendingCancel")
+        self._order_changed(tracked)
+        await _first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
+        if session.lost.is_set():
+            raise NotConnected(f"the cancel may not have arrived: {session.why_lost}", doing="connecting again")
+        if tracked.report().status == Status.FILLED:
+            raise OrderNotCancellable("the order was filled before the cancel arrived", order)
+        if tracked.cancel_refusal is not None:
+            code, reason = tracked.cancel_refusal
+            raise OrderNotCancellable(f"{reason} ({code})", order)
+
+    # How calls reach the loop
+
+    def _running(self) -> Supervisor:
+        supervisor = self._supervisor
+        if supervisor is None:
+            raise self._stopped.error()
+        return supervisor
+
+    def _session(self) -> Session:
+        supervisor = self._running()
+        session = supervisor.session
+        if session is None or session.lost.is_set() or not supervisor.link.ok:
+            raise supervisor.link.error()
+        return session
+
+    def _live_market(self) -> Market:
+        self._session()
+        assert self._market is not None  # made when the session was opened
+        return self._market
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        thread = self._thread
+        if thread is None:
+            work.close()
+            raise self._stopped.error()
+        return thread.run(work)
+
+    async def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        thread = self._thread
+        if thread is None:
+            work.close()
+            raise self._stopped.error()
+        return await thread.wait(work)
+
+
+def _order(order: Order, account: str) -> Any:
+    made = library.Order(
+        action=order.side.upper(),
+        totalQuantity=int(order.qty) if order.qty == int(order.qty) else order.qty,
+        orderType={"market": "MKT", "limit": "LMT"}[order.order_type],
+        tif=order.time_in_force.upper(),
+        orderRef=order.client_order_id,
+        account=account,
+    )
+    if order.limit_price is not None:
+        made.lmtPrice = order.limit_price
+    return made
+
+
+async def _first(*events: asyncio.Event, timeout: float) -> None:
+    waiting = [asyncio.ensure_future(e.wait()) for e in events]
+    try:
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+async def _next(event: Any) -> None:
+    await event

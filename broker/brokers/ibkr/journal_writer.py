@@ -1,0 +1,56 @@
+"""Carries what TWS says about orders to the journal, in order, without holding up the event loop."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from broker.errors import BrokerError, JournalUnavailable
+
+log = logging.getLogger(__name__)
+
+#: seconds between attempts while the journal's database is away
+_PAUSE = 1.0
+
+
+class JournalWriter:
+    """A thread that runs journal work one after the other. Work isn't dropped while the database is away."""
+
+    def __init__(self, name: str) -> None:
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Queue something that writes to the journal."""
+        self._work.put(work)
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Wait until all that was queued is written. Raises `JournalUnavailable` after `timeout` seconds."""
+        done = threading.Event()
+        self._work.put(done.set)
+        if not done.wait(timeout):
+            raise JournalUnavailable("the order journal is behind: what the broker said isn't all written")
+
+    def stop(self) -> None:
+        """Write what is queued, if the database lets us, and end."""
+        self._work.put(None)
+        self._thread.join(5.0)
+        self._stopping.set()
+        self._thread.join(2 * _PAUSE)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            while not self._stopping.is_set():
+                try:
+                    work()
+                    break
+                except JournalUnavailable:
+                    log.warning("an order's news waits for the journal")
+                    self._stopping.wait(_PAUSE)
+                except BrokerError:
+                    log.exception("an order's news couldn't be written")
+                    break
