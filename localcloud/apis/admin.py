@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localcloud.apis import digitalocean, oidc
+from localcloud.apis import digitalocean, oidc, run
 from localcloud.cloud import CloudError
 from localcloud.exchange_process import ExchangeProcess
 from localcloud.machines.console import delete_as_a_person
@@ -176,6 +176,7 @@ class AdminServer:
             "LOCALCLOUD_API_URL": self._cloud.settings.api_url,
             "IBKR_SERVERS": self._cloud.settings.exchange_address,
             **digitalocean.endpoint_settings(self._cloud),
+            **run.client_settings(self._cloud),
             **oidc.client_settings(self._cloud),
         }
 
