@@ -61,17 +61,17 @@ class LocalCommand(Handler):
 
     async def update_for(self, call: Call) -> Resource:
         which = "update" if call.inputs.values.get("update") is not None else "create"
-        return await self._run(call, call.id, which, call.state.values)
+        return await self._run(call, call.resource_id, which, call.state.values)
 
     async def delete_for(self, call: Call) -> None:
         # The command to delete with is the one in the state: the program may be gone.
         inputs = call.inputs if call.inputs.values else call.state
         await self._run(
-            Call(call.urn, call.id, inputs, call.state, call.peer), call.id, "delete", call.state.values
+            Call(call.urn, call.resource_id, inputs, call.state, call.peer), call.resource_id, "delete", call.state.values
         )
 
     async def read_for(self, call: Call) -> Resource | None:
-        return Resource(self.token, call.id, call.inputs.values, call.state.values)
+        return Resource(self.token, call.resource_id, call.inputs.values, call.state.values)
 
     async def _run(self, call: Call, resource_id: str, which: str, before: dict[str, Any]) -> Resource:
         inputs = without_chosen(call.inputs.values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from localcloud.cloud import Cloud, CloudError
@@ -22,6 +23,17 @@ class Provider:
         self.facts = load_facts(self.package)
         self.handlers = {kind.token: kind(cloud, self.facts) for kind in handlers}
         self.functions: dict[str, Function] = {}
+
+    def version(self) -> str:
+        """Of the SDK that is installed here, if it is the release that the facts are of.
+
+        The engine warns when a provider is older than the SDK of the program.
+        """
+        try:
+            installed = version(f"pulumi-{self.package}")
+        except PackageNotFoundError:
+            installed = ""
+        return installed if installed.startswith(f"{self.facts.version}.") else f"{self.facts.version}.0"
 
     def check_config(self, config: dict[str, Any]) -> list[Failure]:
         """Why this provider can't run under a configuration."""

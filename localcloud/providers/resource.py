@@ -208,15 +208,15 @@ class Handler:
 
     async def update_for(self, call: Call) -> Resource:
         """`update`, for a request."""
-        return await self.update(call.id, call.inputs.values)
+        return await self.update(call.resource_id, call.inputs.values)
 
     async def delete_for(self, call: Call) -> None:
         """`delete`, for a request."""
-        await self.delete(call.id)
+        await self.delete(call.resource_id)
 
     async def read_for(self, call: Call) -> Resource | None:
         """`read`, for a request."""
-        return await self.read(call.id)
+        return await self.read(call.resource_id)
 
     async def cancel(self) -> None:
         """Give up what is under way: the engine was interrupted."""

@@ -76,7 +76,7 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     async def GetPluginInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return plugin_pb2.PluginInfo(version=self.provider.facts.version + ".0")
+        return plugin_pb2.PluginInfo(version=self.provider.version())
 
     async def Attach(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.provider.attached(request.address)
@@ -89,7 +89,7 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
     async def GetSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
         facts = self.provider.facts
         return provider_pb2.GetSchemaResponse(
-            schema=json.dumps({"name": facts.package, "version": facts.version + ".0"})
+            schema=json.dumps({"name": facts.package, "version": self.provider.version()})
         )
 
     async def CheckConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
