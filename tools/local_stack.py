@@ -79,7 +79,7 @@ class LocalStack:
         """The stack's outputs; an empty map if it was never up. Secret ones are shown as such."""
         if not self._checkpoint():
             return {}
-        told: dict[str, Any] = json.loads(self._ask("stack", "output", "--json"))
+        told: dict[str, Any] = json.loads(self._ask("stack", "output", "--json", "--stack", STACK))
         return told
 
     def token(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localcloud.apis import digitalocean, oidc, run
+from localcloud.apis import cloudrun, digitalocean, oidc, run
 from localcloud.cloud import CloudError
 from localcloud.exchange_process import ExchangeProcess
 from localcloud.machines.console import delete_as_a_person
@@ -103,6 +103,10 @@ class AdminServer:
             await _answer(client, error={"status": error.status, "message": error.message})
         except (OSError, ValueError, KeyError) as error:
             await _answer(client, error={"status": 400, "message": f"bad request: {type(error).__name__}"})
+        except Exception as error:
+            self._cloud.log.exception("an admin request failed")
+            text = f"{type(error).__name__}; see the daemon's log"
+            await _answer(client, error={"status": 500, "message": text})
         finally:
             if not keep:
                 client.close()
@@ -178,6 +182,7 @@ class AdminServer:
             **digitalocean.endpoint_settings(self._cloud),
             **run.client_settings(self._cloud),
             **oidc.client_settings(self._cloud),
+            **cloudrun.client_settings(self._cloud),
         }
 
     async def _images(self, params: Params) -> Params:
@@ -204,7 +209,8 @@ class AdminServer:
 
     async def _find(self, params: Params) -> list[str]:
         """What an engine that was killed had made: the ids of a type's resources with just these inputs."""
-        return [found.id for found in self._cloud.store.all(params["type"]) if found.inputs == params["inputs"]]
+        resources = self._cloud.store.all(params["type"])
+        return [found.id for found in resources if found.inputs == params["inputs"]]
 
     async def _delete_machine(self, params: Params) -> Params:
         machine = self._named(params["name"])
