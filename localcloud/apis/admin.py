@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localcloud.apis import cloudrun, digitalocean, oidc, run
+from localcloud.apis import digitalocean, oidc, run
 from localcloud.cloud import CloudError
 from localcloud.exchange_process import ExchangeProcess
 from localcloud.machines.console import delete_as_a_person
@@ -182,7 +182,6 @@ class AdminServer:
             **digitalocean.endpoint_settings(self._cloud),
             **run.client_settings(self._cloud),
             **oidc.client_settings(self._cloud),
-            **cloudrun.client_settings(self._cloud),
         }
 
     async def _images(self, params: Params) -> Params:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from localcloud.apis import cloudrun, digitalocean, metadata, oidc, run, secretmanager
+from localcloud.apis import digitalocean, metadata, oidc, run, secretmanager
 from localcloud.cloud import API_PORT, CloudError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def application(cloud: Cloud) -> Starlette:
             Mount("/secretmanager", routes=secretmanager.routes(cloud)),
             Mount("/run", routes=run.routes(cloud)),
             Mount("/oidc", routes=oidc.routes(cloud)),
-            Mount("/cloudrun", routes=cloudrun.routes(cloud)),
             Mount("/digitalocean", routes=digitalocean.routes(cloud)),
         ]
     )
