@@ -1,14 +1,14 @@
 """An exchange, a gateway logged in at it, and whichever client library this environment has.
 
-ib_insync and ib_async can't be installed together (both bring a package `eventkit`), so `make test` runs these
-tests in two environments, and the module that is there is called `ib` here.
+ib_insync and ib_async can't be installed together (both bring a package `eventkit`), so `make test` runs
+these tests in two environments, and the module that is there is called `ib` here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,7 @@ class World:
 async def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
     """Waits until `holds()` is truthy and returns it; the loop runs meanwhile."""
     async with asyncio.timeout(seconds):
-        while not (value := holds()):
+        while not (value := holds()):  # noqa: ASYNC110 - what is awaited is a client's state
             await asyncio.sleep(0.002)
         return value
 
@@ -123,4 +123,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             yield world
 
 
-Connect = Callable[..., Awaitable[Any]]
+async def apple(client: Any) -> Any:
+    """The qualified contract of AAPL (ib_async streams quotes of no other kind)."""
+    (contract,) = await client.qualifyContractsAsync(ib.Stock("AAPL", "SMART", "USD"))
+    return contract

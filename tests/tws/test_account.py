@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from .conftest import World, codes, eventually, ib
+from .conftest import World, apple, codes, eventually, ib
 
 pytestmark = pytest.mark.ib_library
 
@@ -77,7 +77,7 @@ async def test_an_unknown_symbol_is_error_200(world: World) -> None:
 async def test_a_symbol_in_two_currencies_is_ambiguous_without_one(world: World) -> None:
     client = await world.connect()
     assert len(await client.reqContractDetailsAsync(ib.Stock("SHOP", "SMART", ""))) == 2
-    client.reqMktData(ib.Stock("SHOP", "SMART", ""))
+    client.placeOrder(ib.Stock("SHOP", "SMART", ""), ib.MarketOrder("BUY", 1))
     await eventually(lambda: any(code == 200 and "ambiguous" in text for _, code, text in client.told))
 
 
@@ -100,7 +100,7 @@ async def test_a_snapshot_has_bid_ask_sizes_and_close(world: World) -> None:
 
 async def test_a_stream_follows_the_price_until_it_is_cancelled(world: World) -> None:
     client = await world.connect()
-    contract = ib.Stock("AAPL", "SMART", "USD")
+    contract = await apple(client)
     ticker = client.reqMktData(contract)
     await eventually(lambda: ticker.bid > 99)
     await world.admin.set_price("AAPL", 120.0)
@@ -127,7 +127,7 @@ async def test_data_that_is_not_subscribed_is_delayed_or_refused(
     await world.admin.set_fault("market_data", entitlement)
     client = await world.connect()
     client.reqMarketDataType(kind)
-    ticker = client.reqMktData(ib.Stock("AAPL", "SMART", "USD"))
+    ticker = client.reqMktData(await apple(client))
     await eventually(lambda: code in codes(client))
     if has_data:
         await eventually(lambda: ticker.bid > 99)

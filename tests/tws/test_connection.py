@@ -12,7 +12,7 @@ from localcloud.exchange.users import LoginFailed
 from localcloud.gateways.tws.brokerage import SecondFactorTimeout
 from localcloud.gateways.tws.gateway import Gateway
 
-from .conftest import PASSWORD, World, codes, eventually, exchange_at, ib, running, settings
+from .conftest import PASSWORD, World, apple, codes, eventually, exchange_at, ib, running, settings
 
 pytestmark = pytest.mark.ib_library
 
@@ -37,7 +37,7 @@ async def test_a_freed_client_id_can_be_used_again(world: World) -> None:
 
 async def test_a_lost_link_is_1100_with_the_socket_open_and_1102_when_restored(world: World) -> None:
     client = await world.connect()
-    ticker = client.reqMktData(ib.Stock("AAPL", "SMART", "USD"))
+    ticker = client.reqMktData(await apple(client))
     await eventually(lambda: ticker.bid > 99)
     await world.admin.set_fault("link_down", True)
     await eventually(lambda: 1100 in codes(client))
@@ -53,7 +53,7 @@ async def test_a_lost_link_is_1100_with_the_socket_open_and_1102_when_restored(w
 
 async def test_data_lost_is_1101_and_ends_subscriptions(world: World) -> None:
     client = await world.connect()
-    client.reqMktData(ib.Stock("AAPL", "SMART", "USD"))
+    client.reqMktData(await apple(client))
     await eventually(lambda: world.gateway.clients[1].market_data)
     await world.admin.set_fault("data_lost", True)
     await world.admin.cut_links()
@@ -78,7 +78,7 @@ async def test_a_fill_during_a_lost_link_is_told_when_it_is_restored(world: Worl
 async def eventually_filled(world: World) -> None:
     """Waits until the exchange's own book has the only order filled."""
     async with asyncio.timeout(10):
-        while (await world.admin.orders(world.account))[0]["status"] != "Filled":
+        while (await world.admin.orders(world.account))[0]["status"] != "Filled":  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 

@@ -1,4 +1,4 @@
-"""The gateway's brokerage session: log in at the exchange, stay logged in, remember what the account looks like.
+"""The gateway's brokerage session: log in, stay logged in, remember what the account looks like.
 
 Orders and executions are kept here and served from here, as the real gateway does; a lost link is restored by
 itself, and what happened meanwhile is told to the listener then.

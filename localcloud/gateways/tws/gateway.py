@@ -191,13 +191,10 @@ class Gateway:
 
 
 def on_unix_socket(path: Path) -> Listen:
-    """Opens the API port as a Unix socket, which the machine's network leads to."""
+    """Opens the API port as a Unix socket in a folder of the machine's own, to which its network leads."""
 
     async def listen(gateway: Gateway) -> asyncio.Server:
-        path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(gateway.accept, path)
-        path.chmod(0o600)
-        return server
+        return await asyncio.start_unix_server(gateway.accept, path)
 
     return listen
 

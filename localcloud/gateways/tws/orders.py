@@ -113,7 +113,7 @@ async def place(client: ApiClient, request: Request) -> None:
         del gateway.order_keys[key]
         raise _worded(refusal) from None
     except ConnectionError:
-        # The exchange may or may not have it: silence, as in life. Synchronization tells once the link is back.
+        # The exchange may or may not have it: silence, as in life, until the link is back.
         return
     _answer_placed(client, answer, contract)
 

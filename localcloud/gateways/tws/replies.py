@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from localcloud.gateways.tws.codec import Repeat, Since, Table, Until, When
 
-# A contract as orders, executions and positions carry it: `exchange` is one field, `primaryExchange` is not sent.
+# A contract as orders, executions and positions carry it; `primaryExchange` is not sent.
 CONTRACT: Table = (
     "conId", "symbol", "secType", "lastTradeDateOrContractMonth", "strike", "right", "multiplier", "exchange",
     "currency", "localSymbol", "tradingClass",

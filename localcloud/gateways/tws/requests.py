@@ -19,9 +19,9 @@ ONLY_ID: Table = ("reqId",)
 
 # ib_insync/client.py: placeOrder; ibapi/client.py: placeOrder. faProfile went away with version 177.
 PLACE_ORDER: Table = (
-    "orderId", *CONTRACT, "secIdType", "secId", "action", "totalQuantity", "orderType", "lmtPrice", "auxPrice",
-    "tif", "ocaGroup", "account", "openClose", "origin", "orderRef", "transmit", "parentId", "blockOrder",
-    "sweepToFill", "displaySize", "triggerMethod", "outsideRth", "hidden",
+    "orderId", *CONTRACT, "secIdType", "secId", "action", "totalQuantity", "orderType", "lmtPrice",
+    "auxPrice", "tif", "ocaGroup", "account", "openClose", "origin", "orderRef", "transmit", "parentId",
+    "blockOrder", "sweepToFill", "displaySize", "triggerMethod", "outsideRth", "hidden",
     When("secType", (
         Repeat("comboLegs", ("conId", "ratio", "action", "exchange", "openClose", "shortSaleSlot",
                              "designatedLocation", "exemptCode")),
