@@ -148,7 +148,7 @@ class Service:
             await self._end_processes()
             self._settle("inactive", "dead", "success")
             raise
-        except (TimeoutError, _CommandFailed, UnitError, OSError) as error:
+        except (TimeoutError, _CommandFailed, ValueError, OSError) as error:
             await self._failed_to_start(error)
             return False
         return True
@@ -260,14 +260,14 @@ class Service:
             raise _CommandFailed(f"{command.words[0]} ended with status {code}", code)
 
     async def _run_ignoring_failure(self, key: str, timeout: float) -> None:
-        environment = dict(self._environment())
-        if self._main:
-            environment["MAINPID"] = str(self._main.pid)
         try:
+            environment = self._environment()
+            if self._main:
+                environment["MAINPID"] = str(self._main.pid)
             async with asyncio.timeout(None if math.isinf(timeout) else timeout):
                 for command in self.unit.commands(key):
                     await self._run(command, environment)
-        except (TimeoutError, _CommandFailed, UnitError, OSError) as error:
+        except (TimeoutError, _CommandFailed, ValueError, OSError) as error:
             self._log(f"{self.name}: {key} failed: {error or type(error).__name__}")
             if self._control:
                 await self._end_processes()
@@ -326,7 +326,7 @@ class Service:
             return False
         if str(code) in self.unit.words("Service", "RestartForceExitStatus"):
             return True
-        return result in _RESTART_ON[self.unit.one("Service", "Restart", "no")]
+        return result in _RESTART_ON.get(self.unit.one("Service", "Restart", "no"), frozenset())
 
     def _restart_delay(self) -> float:
         """RestartSec, growing in RestartSteps to RestartMaxDelaySec (systemd 254) with each restart."""

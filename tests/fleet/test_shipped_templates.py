@@ -1,0 +1,165 @@
+"""The user data that the shipped templates make, in every variant: what can be decided by reading it.
+
+That it does its work is shown in tests/machines; `cloud-init schema` needs cloud-init and runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from broker.fleet.cloud_init import DROPLET_USER_DATA_LIMIT, render, template_directory
+from broker.fleet.spec import Credentials, DropletSettings, droplet_spec
+from tests.fleet.values import GATEWAY, LIVE_GATEWAY, NASTY_PASSWORDS
+
+ADDRESS = "203.0.113.7"
+IMAGES = ["ubuntu-24-04-x64", "182556282"]
+
+
+def droplet(image: str, password: str = "secret-password", environment: Any = "paper") -> str:
+    settings = DropletSettings(client_address=ADDRESS, image=image)
+    return droplet_spec(
+        "local", "alice", environment, 1, settings, Credentials("ib user", password), "pulumi"
+    ).user_data
+
+
+VARIANTS = [
+    pytest.param(render("ib-gateway.yaml", GATEWAY), id="gateway-paper"),
+    pytest.param(render("ib-gateway.yaml", LIVE_GATEWAY), id="gateway-live"),
+    *(
+        pytest.param(droplet(image, environment=environment), id=f"droplet-{image}-{environment}")
+        for image in IMAGES
+        for environment in ("live", "paper", "demo")
+    ),
+]
+
+
+def files(user_data: str) -> dict[str, dict[str, Any]]:
+    return {entry["path"]: entry for entry in yaml.safe_load(user_data)["write_files"]}
+
+
+def content(entry: dict[str, Any]) -> str:
+    if entry.get("encoding") == "b64":
+        return base64.b64decode(entry["content"]).decode()
+    return str(entry["content"])
+
+
+@pytest.mark.parametrize("user_data", VARIANTS)
+def test_it_fits_every_cloud(user_data: str) -> None:
+    assert user_data.isascii()
+    assert len(user_data) < DROPLET_USER_DATA_LIMIT, "the droplet's limit is the smaller one"
+
+
+@pytest.mark.parametrize("user_data", VARIANTS)
+def test_every_file_says_who_may_read_it(user_data: str) -> None:
+    for path, entry in files(user_data).items():
+        assert isinstance(entry["permissions"], str), f"{path}: an unquoted 0644 is a number in YAML 1.1"
+
+
+@pytest.mark.parametrize("user_data", VARIANTS)
+def test_every_unit_that_is_started_was_written_and_is_enabled(user_data: str) -> None:
+    document = yaml.safe_load(user_data)
+    written = {path.rsplit("/", 1)[1] for path in files(user_data) if path.endswith(".service")}
+    commands = [command for command in document["runcmd"] if command[0] == "systemctl"]
+    for verb in ("enable", "start"):
+        named = {word for command in commands if command[1] == verb for word in command[2:]} - {"--no-block"}
+        assert named <= written
+    enabled = {word for command in commands if command[1] == "enable" for word in command[2:]}
+    assert enabled == written, "a unit that isn't enabled is gone after the first reboot"
+
+
+@pytest.mark.parametrize("user_data", VARIANTS)
+def test_no_start_waits_inside_cloud_init(user_data: str) -> None:
+    for command in yaml.safe_load(user_data)["runcmd"]:
+        if command[:2] == ["systemctl", "start"]:
+            assert "--no-block" in command, "a unit ordered after cloud-final would wait for itself"
+
+
+@pytest.mark.parametrize("user_data", VARIANTS)
+def test_a_script_may_be_run_and_a_unit_may_not(user_data: str) -> None:
+    for path, entry in files(user_data).items():
+        script = content(entry).startswith("#!")
+        assert (entry["permissions"] == "0755") == script, path
+
+
+@pytest.mark.parametrize("values", [GATEWAY, LIVE_GATEWAY])
+def test_the_gateways_metadata_names_its_secret_and_holds_none(values: dict[str, str]) -> None:
+    written = files(render("ib-gateway.yaml", values))
+    settings = json.loads(written["/etc/ibkr-gateway/settings.json"]["content"])
+    assert settings["credentials_version"] == values["credentials_version"]
+    assert settings["trading_mode"] == values["trading_mode"]
+    assert "username" not in settings
+    assert "password" not in settings
+
+
+def test_the_gateway_is_not_restarted_into_a_locked_account() -> None:
+    unit = files(render("ib-gateway.yaml", GATEWAY))["/etc/systemd/system/ibkr-gateway.service"]["content"]
+    for line in ("StartLimitIntervalSec=6h", "StartLimitBurst=5", "RestartPreventExitStatus=87"):
+        assert line in unit, "every start is a login attempt; 87 is a second factor that nobody answered"
+    assert "--on2fatimeout=exit" in unit, "IBC's own restarts know no limit"
+
+
+def test_no_command_line_of_the_gateway_holds_a_login() -> None:
+    for path, entry in files(render("ib-gateway.yaml", GATEWAY)).items():
+        if path.endswith(".service"):
+            assert "--user" not in entry["content"]
+            assert "--pw" not in entry["content"]
+
+
+@pytest.mark.parametrize("password", NASTY_PASSWORDS)
+def test_a_stock_droplet_gets_the_login_in_files_that_only_root_reads(password: str) -> None:
+    written = files(droplet(IMAGES[0], password))
+    for name, expected in (("account", "ib user"), ("password", password)):
+        entry = written[f"/var/lib/ibeam/secrets/{name}"]
+        assert content(entry) == expected
+        assert entry["permissions"] == "0400"
+    holding = [path for path, entry in written.items() if password in content(entry)]
+    assert holding == ["/var/lib/ibeam/secrets/password"]
+
+
+@pytest.mark.parametrize("password", [word for word in NASTY_PASSWORDS if word.isprintable()])
+def test_a_snapshot_droplet_gets_the_login_in_one_file_that_only_root_reads(password: str) -> None:
+    entry = files(droplet(IMAGES[1], password))["/opt/ibeam/credentials.json"]
+    assert json.loads(entry["content"])["IBEAM_PASSWORD"] == password
+    assert entry["permissions"] == "0600"
+
+
+@pytest.mark.parametrize(("environment", "paper"), [("live", "False"), ("paper", "True"), ("demo", "True")])
+def test_only_live_logs_in_to_the_live_account(environment: str, paper: str) -> None:
+    stock = files(droplet(IMAGES[0], environment=environment))["/etc/ibeam/container.env"]["content"]
+    assert f"IBEAM_USE_PAPER_ACCOUNT={paper}\n" in stock
+    snapshot = files(droplet(IMAGES[1], environment=environment))["/opt/ibeam/credentials.json"]["content"]
+    assert json.loads(snapshot)["IBEAM_USE_PAPER_ACCOUNT"] == paper
+
+
+def test_the_health_port_is_for_the_droplet_alone() -> None:
+    unit = files(droplet(IMAGES[0]))["/etc/systemd/system/ibeam.service"]["content"]
+    assert "--publish 127.0.0.1:5001:5001" in unit
+    assert "5001" not in unit.replace("127.0.0.1:5001:5001", "").split("ExecStart=")[1]
+
+
+def test_the_gateways_own_list_admits_the_client_and_denies_something() -> None:
+    ips = yaml.safe_load(files(droplet(IMAGES[0]))["/etc/ibeam/inputs/conf.yaml"]["content"])["ips"]
+    assert ips["allow"] == [ADDRESS, "127.0.0.1", "172.17.0.1"]
+    assert ips["deny"], "without any deny, the gateway lets everyone in"
+    assert "*" not in ips["allow"], "the gateway throws on it"
+
+
+def test_ibeam_gives_up_before_ibkr_locks_the_account() -> None:
+    for image, path in zip(IMAGES, ("/etc/ibeam/container.env", "/opt/ibeam/credentials.json"), strict=True):
+        text = files(droplet(image))[path]["content"].replace('": "', "=")
+        assert "IBEAM_MAX_FAILED_AUTH=3" in text
+        assert "IBEAM_COUNT_TIMEOUT_AS_FAILED=True" in text
+    for name in ("ibeam.service", "ibeam-starter.service"):
+        unit = (template_directory() / "files" / "ibeam" / name).read_text()
+        assert "Restart=no" in unit, "a restart begins the count of failed logins anew"
+
+
+def test_no_script_reads_a_value_with_sed() -> None:
+    scripts = (template_directory() / "files" / "ibeam").iterdir()
+    assert not any(re.search(r"\bsed\b", script.read_text()) for script in scripts), "/ and & break it"
