@@ -1,0 +1,140 @@
+"""From nothing and back to nothing, also when somebody pulls the plug in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import PATIENCE_SECONDS, Service, eventually, new_stack
+from tools.environments import CHECKOUT
+from tools.local_stack import LocalStack
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[LocalStack]:
+    """A stack of the test's own, not up yet."""
+    made = new_stack(tmp_path / "stack")
+    try:
+        yield made
+    finally:
+        made.destroy()
+
+
+def processes_of(stack: LocalStack) -> list[str]:
+    """The command lines of all processes that work in or for the stack's folder."""
+    marker = str(stack.home)
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd", "environ", "pid"]):
+        if process.pid == os.getpid():
+            continue
+        told = process.info
+        text = " ".join(told["cmdline"] or []) + f" {told['cwd']} " + " ".join((told["environ"] or {}).values())
+        if marker in text:
+            found.append(" ".join(told["cmdline"] or [str(process.pid)]))
+    return found
+
+
+def listening(network: str) -> list[str]:
+    """Addresses of this network that somebody listens on."""
+    return [
+        f"{connection.laddr.ip}:{connection.laddr.port}"
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip.startswith(f"{network}.")
+    ]
+
+
+def make_run_time_droplet(stack: LocalStack, name: str, tags: list[str]) -> int:
+    """What the service does at run time: a droplet through DigitalOcean's API."""
+    env = stack.cloud.service_environment()
+    answer = httpx.post(
+        f"{env['DIGITALOCEAN_API_URL']}/v2/droplets",
+        headers={"Authorization": f"Bearer {env['DIGITALOCEAN_TOKEN']}"},
+        json={"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "ubuntu-24-04-x64", "tags": tags},
+    )
+    assert answer.status_code == 202, answer.text
+    return int(answer.json()["droplet"]["id"])
+
+
+def droplets(stack: LocalStack) -> set[int]:
+    """The ids of all droplets of the local DigitalOcean."""
+    env = stack.cloud.service_environment()
+    answer = httpx.get(
+        f"{env['DIGITALOCEAN_API_URL']}/v2/droplets?per_page=200",
+        headers={"Authorization": f"Bearer {env['DIGITALOCEAN_TOKEN']}"},
+    )
+    return {int(droplet["id"]) for droplet in answer.json()["droplets"]}
+
+
+def test_destroy_leaves_nothing_and_up_after_it_works(own: LocalStack) -> None:
+    own.up()
+    network = own.cloud.remembered_network()
+    assert network
+    Service(own).until_connected()
+    assert listening(network), "the test must be able to see what listens"
+    assert processes_of(own), "the test must be able to see what runs"
+
+    own.destroy()
+    assert own.is_empty()
+    eventually(lambda: processes_of(own), lambda found: not found, 20)
+    assert listening(network) == []
+
+    own.up()
+    Service(own).until_connected()
+
+
+def test_destroy_removes_the_droplets_that_the_service_made_and_no_other(own: LocalStack) -> None:
+    own.up()
+    ours = make_run_time_droplet(own, "ann-ib-paper-1", ["stack:local", "manager:service", "ibeam"])
+    stranger = make_run_time_droplet(own, "web", ["production"])
+    other_stack = make_run_time_droplet(own, "bob-ib-paper-1", ["stack:staging", "manager:service", "ibeam"])
+    eventually(lambda: droplets(own), lambda seen: {ours, stranger, other_stack} <= seen)
+    with own._ready() as lock:
+        own._pulumi("destroy", "--yes", "--skip-preview", lock=lock)
+    left = droplets(own)
+    assert ours not in left, "a droplet that the service made is billed until somebody deletes it"
+    assert {stranger, other_stack} <= left, "what isn't this stack's must never be touched"
+
+
+UP = "import sys; from pathlib import Path; from tools.local_stack import LocalStack; " \
+     "LocalStack(home=Path(sys.argv[1]), network=sys.argv[2], quiet=Path(sys.argv[3])).up()"
+
+
+@pytest.mark.parametrize("seconds", [2.0, 5.0, 9.0])
+def test_an_up_that_was_killed_in_the_middle_can_be_repeated(own: LocalStack, seconds: float) -> None:
+    network = str(own.cloud._wanted)
+    log = own.home.parent / "killed.log"
+    arguments = [sys.executable, "-c", UP, str(own.home), network, str(log)]
+    process = subprocess.Popen(arguments, cwd=CHECKOUT, start_new_session=True)
+    time.sleep(seconds)  # wherever it is by then: the point is that nobody chose the moment
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "localcloud" not in " ".join(child.cmdline()):
+            child.kill()
+    process.kill()
+    process.wait()
+    own.up()
+    Service(own).until_connected()
+    own.refresh("--expect-no-changes")
+
+
+def test_the_cloud_that_lost_its_power_comes_back_as_it_was(own: LocalStack) -> None:
+    own.up()
+    service = Service(own)
+    service.until_connected()
+    before = service.get("account").json()["id"]
+    daemon = own.cloud.running()
+    assert daemon
+    os.kill(daemon.pid, signal.SIGKILL)
+    eventually(lambda: listening(daemon.network), lambda found: not found, PATIENCE_SECONDS)
+    own.up()
+    again = Service(own)
+    assert again.url == service.url
+    again.until_connected()
+    assert again.get("account").json()["id"] == before
+    own.refresh("--expect-no-changes")
