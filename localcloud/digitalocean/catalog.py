@@ -90,3 +90,25 @@ def find_image(cloud: Cloud, wanted: object) -> Json | None:
         if wanted == image["slug"] or str(wanted) == str(image["id"]):
             return image
     return None
+
+
+def keep_snapshot(
+    cloud: Cloud, number: int, *, name: str, regions: list[str], min_disk_size: int, created_at: str
+) -> None:
+    """Adds a private snapshot to the account's images; `min_disk_size` in GB."""
+    image = {
+        "id": number,
+        "slug": None,
+        "name": name,
+        "distribution": "Ubuntu",
+        "public": False,
+        "type": "snapshot",
+        "status": "available",
+        "regions": regions,
+        "min_disk_size": min_disk_size,
+        "size_gigabytes": 2.0,
+        "description": "",
+        "created_at": created_at,
+        "tags": [],
+    }
+    cloud.store.note(IMAGES, str(number), image)

@@ -18,7 +18,6 @@ from localcloud.digitalocean.checks import check_droplet, check_tag, not_found, 
 from localcloud.digitalocean.parts import (
     DROPLET,
     FIREWALL,
-    IMAGES,
     SETTINGS,
     VPC,
     Cloud,
@@ -272,24 +271,13 @@ class Droplets:
     def _snapshot(self, droplet: Resource, name: str) -> None:
         number = next_id(self._cloud, "last_image_id", FIRST_SNAPSHOT)
         now = timestamp(self._now())
-        self._cloud.store.note(
-            IMAGES,
-            str(number),
-            {
-                "id": number,
-                "slug": None,
-                "name": name or f"{droplet.outputs['name']}-{now}",
-                "distribution": "Ubuntu",
-                "public": False,
-                "type": "snapshot",
-                "status": "available",
-                "regions": [droplet.outputs["region"]],
-                "min_disk_size": droplet.outputs["disk"],
-                "size_gigabytes": 2.0,
-                "description": "",
-                "created_at": now,
-                "tags": [],
-            },
+        catalog.keep_snapshot(
+            self._cloud,
+            number,
+            name=name or f"{droplet.outputs['name']}-{now}",
+            regions=[droplet.outputs["region"]],
+            min_disk_size=droplet.outputs["disk"],
+            created_at=now,
         )
 
     async def settled(self, droplet_id: int | str) -> Json:

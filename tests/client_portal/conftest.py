@@ -26,6 +26,13 @@ from localcloud.gateways.client_portal.settings import LoginSource, Settings
 USER, PASSWORD = "paperuser", "correct horse"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The shipped certificate proves nothing, so nobody can verify it; ibind's warning is no news here."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.filterwarnings("ignore:Unverified HTTPS request"))
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short one: paths of Unix sockets are limited to 107 bytes."""
@@ -75,22 +82,27 @@ async def start(folder: Path, exchange: ExchangeServer) -> AsyncIterator[Start]:
     """Starts a gateway with some settings; it has made its first login when this returns."""
     async with AsyncExitStack() as running:
 
-        async def begin(environment: dict[str, str] | None = None, **changes: Any) -> Running:
+        async def begin(
+            environment: dict[str, str] | None = None, health: bool = False, **changes: Any
+        ) -> Running:
             login = LoginSource(environment or {"IBEAM_ACCOUNT": USER, "IBEAM_PASSWORD": PASSWORD})
             chosen = {"mode": "paper", "limits": False, "positions_cache": 0.0, **changes}
             gateway = Gateway(Settings(login=login, servers=f"unix:{folder / 'exchange'}", **chosen))
             ibeam = IBeam(gateway)
-            sockets = [Endpoint(address=("127.0.0.1", 0)).open() for _ in range(2)]
-            api = Server(build_app(gateway), sockets[0], write_shipped_certificate(folder))
-            health = Server(health_app(ibeam), sockets[1])
-            for server in (api, health):
+            apps = {"https": build_app(gateway), **({"http": health_app(ibeam)} if health else {})}
+            urls = dict.fromkeys(("https", "http"), "")
+            for scheme, app in apps.items():
+                sockets = Endpoint(address=("127.0.0.1", 0)).open()
+                server = Server(
+                    app, sockets, write_shipped_certificate(folder) if scheme == "https" else None
+                )
                 await running.enter_async_context(server.serving())
-            url, health_url = (f"127.0.0.1:{one[0].getsockname()[1]}" for one in sockets)
-            http = httpx.AsyncClient(base_url=f"https://{url}", verify=False)  # noqa: S501 - as shipped
+                urls[scheme] = f"{scheme}://127.0.0.1:{sockets[0].getsockname()[1]}"
+            http = httpx.AsyncClient(base_url=urls["https"], verify=False)  # noqa: S501 - as shipped
             await running.enter_async_context(http)
             running.push_async_callback(gateway.session.log_out)
             await ibeam.maintain()
-            return Running(gateway, ibeam, f"https://{url}", f"http://{health_url}", http)
+            return Running(gateway, ibeam, urls["https"], urls["http"], http)
 
         yield begin
 

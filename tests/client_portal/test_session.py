@@ -8,6 +8,7 @@ import string
 import httpx
 import pytest
 
+from localcloud.exchange.admin import Admin
 from localcloud.exchange.link import Link
 from localcloud.gateways.client_portal.settings import AddressRules
 
@@ -66,7 +67,7 @@ async def test_a_paper_login_without_the_paper_flag_is_not_a_login(start):
 
 
 async def test_after_too_many_failed_logins_nothing_is_tried_and_health_hangs(start, exchange):
-    portal = await start({"IBEAM_ACCOUNT": USER, "IBEAM_PASSWORD": "wrong"}, max_failed_auth=2)
+    portal = await start({"IBEAM_ACCOUNT": USER, "IBEAM_PASSWORD": "wrong"}, health=True, max_failed_auth=2)
     async with httpx.AsyncClient(base_url=portal.health, timeout=0.2) as health:
         assert (await health.get("/readyz")).status_code == 503
         await portal.ibeam.maintain()
@@ -87,7 +88,8 @@ async def test_a_second_factor_that_nobody_confirms_counts_only_if_timeouts_do(s
     assert strict.gateway.session.authenticated
 
 
-async def test_a_login_elsewhere_takes_the_session_and_maintenance_takes_it_back(portal, folder):
+async def test_a_login_elsewhere_takes_the_session_and_maintenance_takes_it_back(start, folder):
+    portal = await start(health=True)
     taken = asyncio.Event()
     portal.gateway.session.listeners.append(lambda event: taken.set())
     other = await Link.connect(f"unix:{folder / 'exchange'}")
@@ -136,7 +138,8 @@ async def test_after_a_logout_there_is_no_login_until_the_next_round(portal):
     assert (await portal.post("/tickle")).status_code == 200
 
 
-async def test_anybody_who_reaches_the_health_port_can_switch_the_gateway_off(portal):
+async def test_anybody_who_reaches_the_health_port_can_switch_the_gateway_off(start):
+    portal = await start(health=True)
     async with httpx.AsyncClient(base_url=portal.health) as health:
         assert (await health.get("/livez")).status_code == 200
         await health.get("/deactivate")
@@ -183,3 +186,28 @@ async def test_a_client_outside_the_address_rules_gets_access_denied(start):
     portal = await start(addresses=AddressRules(allow=("10.*",)))
     answer = await portal.get("/iserver/auth/status")
     assert (answer.status_code, answer.text) == (404, "Access Denied")
+
+
+async def test_the_daily_reset_ends_the_login(portal, folder):
+    told = asyncio.Event()
+    portal.gateway.session.listeners.append(lambda event: told.set())
+    async with Admin(str(folder / "admin")) as admin:
+        assert await admin.gateway("daily_reset", USER) == 1
+        await told.wait()
+    assert (await portal.post("/tickle")).status_code == 401
+
+
+async def test_authenticated_but_not_established_is_mended_by_a_new_brokerage_session(portal, folder):
+    async with Admin(str(folder / "admin")) as admin:
+        await admin.gateway("lose_established", USER)
+    status = (await portal.post("/iserver/auth/status")).json()
+    assert (status["authenticated"], status["established"]) == (True, False)
+    again = (await portal.post("/iserver/auth/ssodh/init", {"compete": True})).json()
+    assert again["established"] is True
+
+
+async def test_errors_of_the_api_can_be_switched_on(portal, folder):
+    async with Admin(str(folder / "admin")) as admin:
+        await admin.gateway("api_errors", USER, status=429, times=2)
+    answers = [(await portal.get("/iserver/auth/status")).status_code for _ in range(3)]
+    assert answers == [429, 429, 200]

@@ -1,4 +1,4 @@
-"""The websocket, with a plain websocket client."""
+"""The websocket: what is said on it, and that ibind's own client understands it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import json
 import ssl
 
 import pytest
+from ibind import IbkrClient, IbkrWsClient
+from ibind.events import Orders, SubscriptionUpdated
+from ibind.ibkr_ws.ibkr_subscriptions import OrdersSubscription
+from ibind.ws.ws_subscriptions import BindingStatus
 from websockets.asyncio.client import connect
 
 ACCOUNT, AAPL = "DU1234567", 265598
@@ -78,3 +82,30 @@ async def test_a_session_taken_elsewhere_is_announced(portal, socket, exchange):
     exchange.administration.answer({"method": "remove_user", "params": {"name": "paperuser"}})
     status = await until(socket, lambda m: m["topic"] == "sts" and not m["args"]["authenticated"])
     assert status["args"]["competing"] is True
+
+
+async def test_ibinds_websocket_client_gets_an_order_to_its_end(portal):
+    loop = asyncio.get_running_loop()
+    subscribed, filled = asyncio.Event(), asyncio.Event()
+
+    class Sink:
+        def emit(self, event):
+            if isinstance(event, SubscriptionUpdated) and event.status is BindingStatus.ACTIVE:
+                loop.call_soon_threadsafe(subscribed.set)
+            if isinstance(event, Orders) and any(row["status"] == "Filled" for row in event.data["args"]):
+                loop.call_soon_threadsafe(filled.set)
+
+    rest = IbkrClient(url=f"{portal.url}/v1/api/", cacert=False, auto_register_shutdown=False)
+    client = IbkrWsClient(account_id=ACCOUNT, url=f"{portal.url.replace('https', 'wss')}/v1/api/ws",
+                          ibkr_client=rest, cacert=False, sink=Sink())  # fmt: skip
+    try:
+        assert await asyncio.to_thread(client.start)
+        await asyncio.to_thread(client.subscribe, OrdersSubscription())
+        await asyncio.wait_for(subscribed.wait(), 15)
+        await portal.get("/iserver/accounts")
+        question = (await portal.post(f"/iserver/account/{ACCOUNT}/orders", ORDER)).json()[0]["id"]
+        await portal.post(f"/iserver/reply/{question}", {"confirmed": True})
+        await asyncio.wait_for(filled.wait(), 15)
+    finally:
+        await asyncio.to_thread(client.shutdown)
+        rest.close()

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from localcloud.exchange.models import Refused
 from localcloud.gateways.client_portal import accounts, contracts, marketdata, orderbook
 from localcloud.gateways.client_portal.errors import Refusal, not_logged_in
+from localcloud.gateways.client_portal.faults import ActedFaults
 from localcloud.gateways.client_portal.gateway import Gateway, Json, refused
 from localcloud.gateways.client_portal.limits import Limits
 from localcloud.gateways.client_portal.orders import OrderEntry
@@ -192,12 +193,14 @@ class Front:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.limits = Limits(gateway.settings.penalty)
+        self.faults = ActedFaults(gateway.session)
 
     async def answer(self, request: Request, handler: Handler | None) -> Response:
         rules, peer = self.gateway.settings.addresses, request.client
         if rules is not None and peer is not None and not rules.admits(peer.host):
             return PlainTextResponse("Access Denied", status_code=404)
         try:
+            await self.faults.before_answer()
             if self.gateway.settings.limits:
                 self.limits.check(request.method, request.url.path)
             if not self.gateway.session.logged_in:

@@ -32,6 +32,7 @@ class BrokerageSession:
         self.mode = mode
         self.accounts: list[str] = []
         self.competing = False
+        self.established = False
         self.session_id = ""
         self.logged_in_at = 0.0
         self.began = 0.0  # the same by the exchange's clock
@@ -69,7 +70,7 @@ class BrokerageSession:
             "authenticated": self.authenticated,
             "competing": self.competing,
             "connected": self.connected,
-            "established": self.authenticated,
+            "established": self.authenticated and self.established,
             "message": "",
             "MAC": "00:00:5E:00:53:01",
             "serverInfo": SERVER_INFO,
@@ -101,7 +102,7 @@ class BrokerageSession:
         """
         if self._login is None:
             raise not_logged_in()
-        if not self.authenticated:
+        if not (self.authenticated and self.established):
             try:
                 await self._open(self._login, compete)
             except LoginFailed as failure:
@@ -122,13 +123,17 @@ class BrokerageSession:
             await link.close()
             raise
         link.on_event(self._on_event)
-        self._link, self.competing = link, False
+        self._link, self.competing, self.established = link, False, True
         self._forget_preflights()
 
     async def log_out(self) -> None:
         """Ends both sessions."""
-        self._login, self.competing, self.session_id = None, False, ""
+        self.forget_login()
         await self._close_link()
+
+    def forget_login(self) -> None:
+        """From now on everything is 401; the line to the exchange is left to `log_out`."""
+        self._login, self.competing, self.session_id = None, False, ""
 
     async def _close_link(self) -> None:
         link, self._link = self._link, None
