@@ -9,7 +9,7 @@ Cash accounts need 100 %, and can't sell short. Average cost includes commission
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 LONG_REQUIREMENT = 0.25
@@ -107,8 +107,10 @@ class Account:
     def summary(self, price_of: PriceOf) -> dict[str, Any]:
         """Everything that account summaries show; amounts in USD."""
         positions = self.open_positions()
-        values = [item.quantity * price_of(item.conid) for item in positions]
-        equity, margin, available = self.equity(price_of), self.margin(price_of), self.available(price_of)
+        prices = {item.conid: price_of(item.conid) for item in positions}
+        values = [item.quantity * prices[item.conid] for item in positions]
+        equity, margin = self.cash + sum(values), self.margin(prices.__getitem__)
+        available = self.cash if self.kind == "cash" else equity - margin
         gross = sum(abs(value) for value in values)
         unrealized = sum(v - p.quantity * p.average_cost for v, p in zip(values, positions, strict=True))
         leverage = 1.0 if self.kind == "cash" else LEVERAGE
@@ -140,6 +142,4 @@ class Account:
 
     def as_row(self) -> dict[str, Any]:
         """What is stored of the account itself; positions are stored apart."""
-        row = asdict(self)
-        del row["positions"]
-        return row
+        return {name: value for name, value in self.__dict__.items() if name != "positions"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,6 +19,8 @@ ANNUAL_VOLATILITY = 0.25
 TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
 # The farthest that a price walks in one look: a machine that slept for a week must not wake to a crash.
 LONGEST_STEP_SECONDS = 6.5 * 3600
+# Prices stand still for this long, so that valuing a portfolio twice costs no second walk.
+SHORTEST_STEP_SECONDS = 0.1
 HALF_SPREAD = 0.00005
 LOT = 100
 
@@ -46,7 +48,7 @@ class Quote:
 
     def as_dict(self) -> dict[str, Any]:
         """The quote as it travels over the link."""
-        return asdict(self)
+        return dict(self.__dict__)
 
 
 def round_to_tick(price: float, tick: float) -> float:
@@ -79,7 +81,7 @@ class Market:
         known = self._quotes.get(conid)
         if known is None:
             return self._first(self.catalogue.by_conid[conid], now)
-        if conid not in self._held and now > known.time:
+        if conid not in self._held and now - known.time >= SHORTEST_STEP_SECONDS:
             self._walk(self.catalogue.by_conid[conid], known, now)
         return known
 

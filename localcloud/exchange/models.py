@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 # Statuses are IBKR's own words (TWS API, "Order Status"), so that a front end needn't translate.
@@ -75,7 +75,7 @@ class Order:
 
     def as_dict(self) -> dict[str, Any]:
         """The order as it travels over the link."""
-        return {**asdict(self), "remaining": self.remaining}
+        return {**self.__dict__, "remaining": self.remaining}
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Execution:
 
     def as_dict(self) -> dict[str, Any]:
         """The execution as it travels over the link."""
-        return asdict(self)
+        return dict(self.__dict__)
 
 
 def from_row(cls: type[Any], row: dict[str, Any]) -> Any:

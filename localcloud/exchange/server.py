@@ -30,6 +30,7 @@ class ExchangeServer:
         self._paths = (socket, admin)
         self._step_seconds = step_seconds
         self._links: set[asyncio.StreamWriter] = set()
+        self._admins: set[asyncio.StreamWriter] = set()
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.administration = Administration(self.exchange, self.desk, self.sessions, self._cut_links)
@@ -46,12 +47,16 @@ class ExchangeServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for server in self._servers:
             server.close()
         self._cut_links()
+        for writer in list(self._admins):
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Lets the aborted connections' handlers come to their end.
+        await asyncio.sleep(0)
         self.exchange.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
@@ -127,6 +132,7 @@ class ExchangeServer:
         return {"id": identity, "result": result}
 
     async def _serve_admin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._admins.add(writer)
         try:
             while (request := await jsonlines.read(reader)) is not None:
                 writer.write(jsonlines.encode(self.administration.answer(request)))
@@ -135,4 +141,5 @@ class ExchangeServer:
             # As for links: who sends no JSON is not talked to.
             pass
         finally:
+            self._admins.discard(writer)
             writer.close()
