@@ -10,6 +10,7 @@ PostgreSQL in the service, where migrations make the tables; SQLite for use as a
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from broker.tables import metadata, orders
 
 T = TypeVar("T")
 
+_ID = re.compile(r"[0-9a-f]{32}")
 #: an order's body: what must agree for the same client order id to be the same order
 BODY = ("symbol", "side", "qty", "order_type", "limit_price", "time_in_force")
 
@@ -115,7 +117,9 @@ class Journal:
     def get(self, account: str, order_id: str) -> Order:
         """One order by our id. Raises `OrderNotFound`, `JournalUnavailable`."""
         where = (orders.c.account == account) & (orders.c.id == order_id)
-        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
+        # What isn't an id of ours may hold what a database takes no parameter of, such as NUL.
+        known = _ID.fullmatch(order_id)
+        rows = self._do(lambda db: db.execute(select(orders).where(where)).all()) if known else []
         if not rows:
             raise OrderNotFound(f"no order has the id {order_id[:64]!a}")
         return _order(rows[0])

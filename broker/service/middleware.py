@@ -8,6 +8,7 @@ import time
 import uuid
 
 import structlog
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.service.problems import MEDIA_TYPE, problem
@@ -19,8 +20,11 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _PROBES = ("/healthz", "/readyz")
 
 
-class TooLarge(Exception):
-    """The body is larger than the limit."""
+class TooLarge(HTTPException):
+    """The body is larger than the limit. An HTTPException, which FastAPI lets through while it reads a body."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"A body may have {limit} bytes at most", {"Connection": "close"})
 
 
 class RequestMiddleware:
@@ -41,10 +45,6 @@ class RequestMiddleware:
         answered = _Answered(send, request_id)
         try:
             await self._app(scope, _limited(scope, receive, self._limit), answered)
-        except TooLarge:
-            said = f"a body may have {self._limit} bytes at most"
-            answer = problem(413, "too-large", "The body is too large", said, headers={"Connection": "close"})
-            await answered.instead(answer, scope, receive)
         except Exception:
             log.exception("unexpected failure", method=scope["method"], path=scope["path"])
             answer = problem(500, "unexpected", "Something unexpected failed", request_id=request_id)
@@ -108,11 +108,11 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
     async def counted() -> Message:
         nonlocal seen
         if too_large:
-            raise TooLarge
+            raise TooLarge(limit)
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > limit:
-            raise TooLarge
+            raise TooLarge(limit)
         return message
 
     return counted

@@ -108,7 +108,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        kinds = {404: "not-found", 405: "method-not-allowed", 400: "malformed-request"}
+        kinds = {404: "not-found", 405: "method-not-allowed", 400: "malformed-request", 413: "too-large"}
         titles = {404: "Nothing is here", 405: f"{request.method} is not allowed here"}
         title = titles.get(error.status_code, str(error.detail))
         kind = kinds.get(error.status_code, "http-error")

@@ -52,33 +52,33 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres: str) -> str:
-    """A database with the newest schema, to be copied."""
-    name = "template_" + uuid.uuid4().hex[:8]
-    with psycopg.connect(f"postgresql://postgres@/postgres?{postgres}", autocommit=True) as db:
-        db.execute(f"create database {name}".encode())
-    engine = make_engine(f"postgresql+psycopg://postgres@/{name}?{postgres}", 0)
+def migrated(postgres: str) -> str:
+    """The URL of a database with the newest schema, used by one test after the other."""
+    url = _create(postgres)
+    engine = make_engine(url, 0)
     migrate(engine, say=lambda _said: None)
     engine.dispose()
-    return name
+    return url
 
 
 @pytest.fixture
 def empty_database(postgres: str) -> str:
     """The URL of a database without anything in it."""
-    return _create(postgres, "")
+    return _create(postgres)
 
 
 @pytest.fixture
-def database_url(postgres: str, migrated_template: str) -> str:
-    """The URL of a fresh database with the newest schema."""
-    return _create(postgres, f"template {migrated_template}")
+def database_url(migrated: str) -> str:
+    """The URL of a database with the newest schema and empty tables."""
+    with psycopg.connect(migrated.replace("+psycopg", ""), autocommit=True) as db:
+        db.execute("truncate orders, leases")
+    return migrated
 
 
-def _create(postgres: str, template: str) -> str:
+def _create(postgres: str) -> str:
     name = "t_" + uuid.uuid4().hex[:12]
     with psycopg.connect(f"postgresql://postgres@/postgres?{postgres}", autocommit=True) as db:
-        db.execute(f"create database {name} {template}".encode())
+        db.execute(f"create database {name}".encode())
     return f"postgresql+psycopg://postgres@/{name}?{postgres}"
 
 
