@@ -15,7 +15,7 @@ PAUSE = 0.25
 
 @dataclass(frozen=True)
 class Health:
-    """What the service says of its broker; `ok` is whether one can trade."""
+    """What the service says of its broker; `ok` is whether the broker can be reached."""
 
     ok: bool
     says: str
@@ -38,8 +38,9 @@ def health(url: str, token: str) -> Health:
         return Health(False, f"the service answers {error.code}: {reason_in(error)}")
     except OSError as error:
         return Health(False, f"the service doesn't answer: {error}")
-    says = ", ".join(str(told[key]) for key in ("state", "reason", "doing") if told.get(key))
-    return Health(bool(told.get("ok")), says)
+    details = told.get("details") or {}
+    parts = [told.get("state"), details.get("account"), told.get("reason"), told.get("doing")]
+    return Health(bool(told.get("ok")), ", ".join(str(part) for part in parts if part))
 
 
 def reason_in(error: urllib.error.HTTPError) -> str:

@@ -59,7 +59,7 @@ def status(stack: LocalStack) -> None:
     if url:
         health = service_check.health(str(url), stack.token())
         print(summary.painted("Service", summary.BOLD))
-        print(f"  {url}\n  broker {'connected' if health.ok else 'NOT connected'}: {health.says}")
+        print(f"  {url}\n  broker: {summary.broker(health)}")
 
 
 def logs(stack: LocalStack, name: str) -> None:

@@ -26,7 +26,7 @@ def running(outputs: Mapping[str, Any], health: Health) -> str:
         )
     for name, address in sorted((outputs.get("droplets") or {}).items()):
         rows.append(("IBeam droplet", f"{name}, {address}"))
-    rows.append(("Broker", ("connected" if health.ok else "NOT connected") + f": {health.says}"))
+    rows.append(("Broker", broker(health)))
     rows.append(("Bearer token", "make -s token"))
     lines += [f"  {label:<14} {text}" for label, text in rows]
     if outputs.get("service_url"):
@@ -37,6 +37,11 @@ def running(outputs: Mapping[str, Any], health: Health) -> str:
         ]
     lines += ["", painted("make status | logs | tunnel | destroy; make help lists them all", DIM)]
     return "\n".join(lines)
+
+
+def broker(health: Health) -> str:
+    """The broker's health in a few words."""
+    return health.says if health.ok else f"NOT connected: {health.says}"
 
 
 def tries(url: str) -> list[str]:
