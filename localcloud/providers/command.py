@@ -42,6 +42,7 @@ class LocalCommand(Handler):
     token = "command:local:Command"  # noqa: S105 - a type's name
     noun = "command"
     spreads_secrets = True
+    outlives_the_engine = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -67,7 +68,10 @@ class LocalCommand(Handler):
         # The command to delete with is the one in the state: the program may be gone.
         inputs = call.inputs if call.inputs.values else call.state
         await self._run(
-            Call(call.urn, call.resource_id, inputs, call.state, call.peer), call.resource_id, "delete", call.state.values
+            Call(call.urn, call.resource_id, inputs, call.state, call.peer),
+            call.resource_id,
+            "delete",
+            call.state.values,
         )
 
     async def read_for(self, call: Call) -> Resource | None:
@@ -76,10 +80,12 @@ class LocalCommand(Handler):
     async def _run(self, call: Call, resource_id: str, which: str, before: dict[str, Any]) -> Resource:
         inputs = without_chosen(call.inputs.values)
         found: dict[str, str] = {n: before[n] for n in ("stdout", "stderr") if n in before}
+        caller = find_caller(call.peer, self.port)
+        folder = caller.folder / inputs["dir"] if inputs.get("dir") else caller.folder
         if inputs.get(which) is not None:
-            found = await self._execute(call, inputs, which, before)
+            environment = _environment(caller.environment, inputs, before)
+            found = await self._execute(call, inputs, which, folder, environment)
         outputs = {**inputs, "stdout": found.get("stdout", ""), "stderr": found.get("stderr", "")}
-        folder = self._folder(call, inputs)
         assets = {name: _asset(folder / name) for name in _files(folder, inputs.get("assetPaths"))}
         archived = {name: _asset(folder / name) for name in _files(folder, inputs.get("archivePaths"))}
         if inputs.get("assetPaths") is not None:
@@ -92,20 +98,10 @@ class LocalCommand(Handler):
             }
         return Resource(self.token, resource_id, call.inputs.values, outputs)
 
-    def _folder(self, call: Call, inputs: dict[str, Any]) -> Path:
-        base = find_caller(call.peer, self.port).folder
-        return base / inputs["dir"] if inputs.get("dir") else base
-
     async def _execute(
-        self, call: Call, inputs: dict[str, Any], which: str, before: dict[str, Any]
+        self, call: Call, inputs: dict[str, Any], which: str, folder: Path, environment: dict[str, str]
     ) -> dict[str, str]:
-        caller = find_caller(call.peer, self.port)
-        environment = {**caller.environment, **(inputs.get("environment") or {})}
-        if before and inputs.get("addPreviousOutputInEnv", True):
-            environment["PULUMI_COMMAND_STDOUT"] = str(before.get("stdout", ""))
-            environment["PULUMI_COMMAND_STDERR"] = str(before.get("stderr", ""))
         argv = [*(inputs.get("interpreter") or INTERPRETER), inputs[which]]
-        folder = self._folder(call, inputs)
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -241,6 +237,14 @@ class _EngineLog:
             await engine_pb2_grpc.EngineStub(self._channel).Log(request)
         except grpc.aio.AioRpcError:  # an engine that is gone reads no log
             self._address = ""
+
+
+def _environment(callers: dict[str, str], inputs: dict[str, Any], before: dict[str, Any]) -> dict[str, str]:
+    environment = {**callers, **(inputs.get("environment") or {})}
+    if before and inputs.get("addPreviousOutputInEnv", True):
+        environment["PULUMI_COMMAND_STDOUT"] = str(before.get("stdout", ""))
+        environment["PULUMI_COMMAND_STDERR"] = str(before.get("stderr", ""))
+    return environment
 
 
 async def _read(stream: asyncio.StreamReader, log: _EngineLog | None, hidden: list[str]) -> str:

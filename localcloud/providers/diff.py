@@ -74,14 +74,24 @@ class _Comparison:
 
     def _property(self, known: Property, was: Any, now: Any, kept: Any, path: Path) -> Iterator[Change]:
         inner = self._facts.properties_of(known.type)
-        if inner is None:
+        if known.type.startswith("{") and (was is None or now is None or _maps(was, now)):
+            yield from self._maps(known, was or {}, now or {}, path)
+        elif inner is None:
             if not _same(path, was, now):
                 yield Change(path, _kind(was, now), known.replace)
-            return
-        if isinstance(was, list) or isinstance(now, list):
+        elif isinstance(was, list) or isinstance(now, list):
             yield from self._lists(known, inner, was or [], now or [], kept, path)
         else:
             yield from self._blocks(known, inner, was, now, kept, path)
+
+    def _maps(self, known: Property, was: Any, now: Any, path: Path) -> Iterator[Change]:
+        """Key by key: a program may ask for a replacement when one certain key changes."""
+        if was is UNKNOWN or now is UNKNOWN:
+            yield Change(path, "update", known.replace)
+            return
+        for key in {**was, **now}:
+            if was.get(key) != now.get(key):
+                yield Change((*path, key), _kind(was.get(key), now.get(key)), known.replace)
 
     def _lists(
         self, known: Property, inner: Mapping[str, Property], was: Any, now: Any, kept: Any, path: Path
@@ -145,6 +155,10 @@ class _Comparison:
             if known.replace or (nested is not None and self._holds_replacing(nested, item)):
                 return True
         return False
+
+
+def _maps(was: Any, now: Any) -> bool:
+    return isinstance(was, dict) and isinstance(now, dict)
 
 
 def _same(path: Path, was: Any, now: Any) -> bool:

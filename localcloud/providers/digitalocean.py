@@ -19,7 +19,7 @@ from localcloud.digitalocean import DigitalOcean as Account
 from localcloud.digitalocean.catalog import default_region, find_image, has_region, regions, sizes
 from localcloud.digitalocean.parts import SSH_KEY, VPC, machine_name, next_id
 from localcloud.providers.provider import Provider
-from localcloud.providers.resource import Handler
+from localcloud.providers.resource import Handler, PartlyCreated
 from localcloud.providers.schema import Failure
 from localcloud.providers.values import UNKNOWN, without_unknown
 from localcloud.state import Resource
@@ -62,7 +62,8 @@ class Droplet(DigitalOceanHandler):
         resource_id = str(answer["droplet"]["id"])
         await self.account.settled_droplet(resource_id)
         if self._stored(resource_id).outputs["status"] != "active":
-            raise CloudError(500, f"the droplet {resource_id} did not become active", "server_error")
+            error = CloudError(500, f"the droplet {resource_id} did not become active", "server_error")
+            raise PartlyCreated(error, self._merged(resource_id, inputs, None))
         resource = self._merged(resource_id, inputs, None)
         resource.outputs.update({"ipv4AddressPrivate": "", **resource.outputs})
         self.cloud.store.put(resource)

@@ -65,6 +65,8 @@ class Handler:
     shapes_network: ClassVar[bool] = False
     #: Whether creating what is there already takes it over, as adding a grant twice does.
     adopts: ClassVar[bool] = False
+    #: Whether an operation goes on when the engine is killed meanwhile, as in a real cloud.
+    outlives_the_engine: ClassVar[bool] = True
 
     def __init__(self, cloud: Cloud, facts: Facts) -> None:
         self.cloud = cloud
@@ -96,6 +98,10 @@ class Handler:
     def exists(self, resource_id: str, inputs: dict[str, Any]) -> CloudError:
         """How the API says that the name is in use."""
         return CloudError(409, f"The resource '{resource_id}' already exists", "alreadyExists")
+
+    def takes_over(self, inputs: dict[str, Any]) -> bool:
+        """Whether creating what is there already takes it over."""
+        return self.adopts
 
     def computed(self, resource_id: str, inputs: dict[str, Any], old: Resource | None) -> dict[str, Any]:
         """Computed outputs at create and update; what isn't returned keeps its old value."""
@@ -146,7 +152,7 @@ class Handler:
         filled = self.complete(inputs)
         self.verify(filled, None)
         resource_id = self.identify(filled)
-        if not self.adopts and self.cloud.store.get(self.token, resource_id) is not None:
+        if not self.takes_over(filled) and self.cloud.store.get(self.token, resource_id) is not None:
             raise self.exists(resource_id, filled)
         outputs = without_unknown(self.outputs(inputs, None))
         resource = Resource(
@@ -175,7 +181,11 @@ class Handler:
             self.verify(filled, old)
             outputs = {**self.outputs(inputs, old), **self.computed(resource_id, filled, old)}
             new = Resource(self.token, resource_id, inputs, without_unknown(outputs))
-            await self.changed(old, new)
+            try:
+                await self.changed(old, new)
+            except PartlyCreated:
+                self._keep(new)
+                raise
             self._keep(new)
             return new
 
@@ -191,14 +201,15 @@ class Handler:
 
     async def read(self, resource_id: str) -> Resource | None:
         """The resource as it is now, or None. What went without us leaves nothing behind either."""
-        resource = self.cloud.store.get(self.token, resource_id)
-        if resource is None:
-            return None
-        observed = await self.observed(resource)
-        if observed is None:
-            await self.stopped(resource)
-            self._forget(resource_id)
-        return observed
+        async with self._exclusive(resource_id):  # what is being made is read when it is made
+            resource = self.cloud.store.get(self.token, resource_id)
+            if resource is None:
+                return None
+            observed = await self.observed(resource)
+            if observed is None:
+                await self.stopped(resource)
+                self._forget(resource_id)
+            return observed
 
     # What the server calls: the engine's request, for types whose state is the engine's alone.
 

@@ -6,10 +6,11 @@ Protocol: pulumi/pulumi, proto/pulumi/provider.proto.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -28,10 +29,13 @@ from localcloud.providers.rules import broken_rules
 from localcloud.providers.schema import Failure
 from localcloud.providers.values import Properties, decode, encode
 
+T = TypeVar("T")
+
 log = logging.getLogger("localcloud.providers")
 
 # What the engine itself allows a message to be (pulumi/pulumi, sdk/go/common/util/rpcutil).
 MAX_MESSAGE_BYTES = 400 * 1024 * 1024
+FINISH_SECONDS = 10
 DISABLED = provider_pb2.CheckRequest.AutonamingOptions.Mode.DISABLE
 
 
@@ -40,7 +44,7 @@ async def serve_providers(cloud: Cloud) -> dict[str, int]:
 
     The servers are kept on the cloud and end with `stop_providers` or the process.
     """
-    server_list: list[grpc.aio.Server] = cloud.extensions.setdefault("providers", [])
+    served: list[tuple[grpc.aio.Server, ProviderServer]] = cloud.extensions.setdefault("providers", [])
     ports = {}
     for provider in (Gcp(cloud), DigitalOcean(cloud), Command(cloud)):
         limits = [
@@ -48,18 +52,21 @@ async def serve_providers(cloud: Cloud) -> dict[str, int]:
             ("grpc.max_send_message_length", -1),
         ]
         server = grpc.aio.server(options=limits)
-        provider_pb2_grpc.add_ResourceProviderServicer_to_server(ProviderServer(provider), server)
+        servicer = ProviderServer(provider)
+        provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
         ports[provider.package] = server.add_insecure_port("127.0.0.1:0")
         provider.serving(ports[provider.package])
         await server.start()
-        server_list.append(server)
+        served.append((server, servicer))
     return ports
 
 
 async def stop_providers(cloud: Cloud) -> None:
-    """Stop what `serve_providers` started; calls under way are cut off."""
-    for server in cloud.extensions.pop("providers", []):
+    """Stop what `serve_providers` started. Calls are cut off; what they had begun is finished first."""
+    for server, servicer in cloud.extensions.pop("providers", []):
         await server.stop(grace=None)
+        if servicer.under_way:
+            await asyncio.wait(servicer.under_way, timeout=FINISH_SECONDS)
 
 
 class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
@@ -67,6 +74,7 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
+        self.under_way: set[asyncio.Task[Any]] = set()
 
     # --- the plugin itself -----------------------------------------------------------------
 
@@ -158,7 +166,9 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
             outputs = handler.outputs(given.values, None)
             return provider_pb2.CreateResponse(properties=self._out(handler, outputs, given))
         try:
-            resource = await handler.create_for(Call(request.urn, "", given, peer=context.peer()))
+            resource = await self._done(
+                handler, handler.create_for(Call(request.urn, "", given, peer=context.peer()))
+            )
         except PartlyCreated as error:
             return await self._fail_half_way(context, handler, error, given)
         except CloudError as error:
@@ -175,7 +185,7 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.UpdateResponse(properties=self._out(handler, outputs, given))
         try:
             call = Call(request.urn, request.id, given, old, context.peer())
-            resource = await handler.update_for(call)
+            resource = await self._done(handler, handler.update_for(call))
         except PartlyCreated as error:
             return await self._fail_half_way(context, handler, error, given)
         except CloudError as error:
@@ -186,7 +196,8 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
         handler = await self._handler(request.urn, context)
         inputs, state = decode(request.old_inputs), decode(request.properties)
         try:
-            await handler.delete_for(Call(request.urn, request.id, inputs, state, context.peer()))
+            call = Call(request.urn, request.id, inputs, state, context.peer())
+            await self._done(handler, handler.delete_for(call))
         except CloudError as error:
             await self._refuse(context, error, f"Error deleting {handler.noun} {request.id!r}")
         return empty_pb2.Empty()
@@ -208,6 +219,20 @@ class ProviderServer(provider_pb2_grpc.ResourceProviderServicer):
             properties=self._out(handler, resource.outputs, given),
             inputs=encode(resource.inputs, marked),
         )
+
+    async def _done(self, handler: Handler, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of an operation, which goes on by itself when the engine goes away meanwhile."""
+        if not handler.outlives_the_engine:
+            return await work
+        task = asyncio.ensure_future(work)
+        self.under_way.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self.under_way.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.info("an operation failed: %s", type(task.exception()).__name__)
 
     # --- shared ----------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ Source of the signatures: pulumi/pulumi, sdk/go/common/resource/properties.go.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +24,9 @@ ASSET: Final = "c44067f5952c0a294b673a41bacd8c17"
 ARCHIVE: Final = "0def7320c3a5731c473e5ecbe6d01bc7"
 OUTPUT: Final = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
 UNKNOWN_WIRE: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*")
 
 
 class Unknown:
@@ -153,8 +158,13 @@ def is_secret(path: Path, secrets: set[Path]) -> bool:
 
 
 def dotted(path: Path) -> str:
-    """A path as Pulumi writes it: `template.containers[0].env`."""
+    """A path as Pulumi writes it: `template.containers[0].env`, `metadata["user-data"]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not _IDENTIFIER.fullmatch(part):
+            text += f"[{json.dumps(part)}]"
+        else:
+            text += f".{part}" if text else part
     return text

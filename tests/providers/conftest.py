@@ -15,8 +15,8 @@ import pytest
 from localcloud.addresses import Addresses
 from localcloud.cloud import Cloud, CloudError, Settings
 from localcloud.edge import Edge
-from localcloud.providers.gcp.base import CONFIG
 from localcloud.providers.gcp import Gcp
+from localcloud.providers.gcp.base import CONFIG
 from localcloud.providers.resource import Handler
 from localcloud.state import Resource, Store
 

@@ -165,9 +165,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ("command:local:Command", {"logging": "all"}, "logging", "to be one of stdout, stderr"),
     ],
 )
-def test_a_broken_rule_names_its_property(
-    token: str, inputs: dict[str, Any], wrong: str, words: str
-) -> None:
+def test_a_broken_rule_names_its_property(token: str, inputs: dict[str, Any], wrong: str, words: str) -> None:
     found = broken(token, **inputs)
     assert wrong in found
     assert words in found[wrong]
@@ -207,7 +205,9 @@ def test_defaults_are_filled_in_where_their_block_is_written() -> None:
     assert filled["deletionProtection"] is True
     assert filled["template"]["containers"][0]["startupProbe"]["periodSeconds"] == 10
     assert "livenessProbe" not in filled["template"]["containers"][0]
-    assert inputs["template"]["containers"][0] == {"image": "i", "startupProbe": {}}, "the inputs were changed"
+    assert inputs["template"]["containers"][0] == {"image": "i", "startupProbe": {}}, (
+        "the inputs were changed"
+    )
 
 
 def test_secret_inputs_are_found_at_every_depth() -> None:

@@ -44,7 +44,8 @@ def changed(
 @pytest.mark.parametrize(
     ("token", "old", "change", "expected"),
     [
-        (INSTANCE, VM, {"labels": {"a": "b"}}, {"labels": "add"}),
+        (INSTANCE, VM, {"labels": {"a": "b"}}, {"labels.a": "add"}),
+        (INSTANCE, VM, {"metadata": {"user-data": "x"}}, {'metadata["user-data"]': "add"}),
         (INSTANCE, VM, {"machineType": "e2-small"}, {"machineType": "update"}),
         (INSTANCE, VM, {"name": "other"}, {"name": "update-replace"}),
         (
@@ -78,7 +79,12 @@ def changed(
             {"template.containers[0].image": "update"},
         ),
         (SERVICE, RUN, {"location": "us-east1"}, {"location": "update-replace"}),
-        (DROPLET, {"image": "i", "size": "s", "tags": ["a"]}, {"userData": "#!"}, {"userData": "add-replace"}),
+        (
+            DROPLET,
+            {"image": "i", "size": "s", "tags": ["a"]},
+            {"userData": "#!"},
+            {"userData": "add-replace"},
+        ),
         (COMMAND, {"create": "true"}, {"triggers": [1]}, {"triggers": "add-replace"}),
         (COMMAND, {"create": "true", "triggers": [1]}, {"triggers": [2]}, {"triggers": "update-replace"}),
         (COMMAND, {"create": "true"}, {"create": "false"}, {"create": "update"}),

@@ -23,7 +23,10 @@ from localcloud.providers.values import (
 )
 
 scalars = (
-    st.text() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    st.text()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 plain = st.recursive(
     scalars | st.just(UNKNOWN),

@@ -44,6 +44,9 @@ class Account(GcpHandler):
         email = f"{inputs['accountId']}@{inputs['project']}.iam.gserviceaccount.com"
         return f"projects/{inputs['project']}/serviceAccounts/{email}"
 
+    def takes_over(self, inputs: dict[str, Any]) -> bool:
+        return bool(inputs.get("createIgnoreAlreadyExists"))
+
     def exists(self, resource_id: str, inputs: dict[str, Any]) -> CloudError:
         return CloudError(
             409,

@@ -135,6 +135,9 @@ class Connection(GcpHandler):
             if reference(found.outputs["network"], NETWORK_PATTERN, project) != network.id:
                 raise _bad(f"The range '{name}' isn't reserved in network '{network.id}'.")
 
+    def takes_over(self, inputs: dict[str, Any]) -> bool:
+        return bool(inputs.get("updateOnCreationFail"))
+
     def exists(self, resource_id: str, inputs: dict[str, Any]) -> CloudError:
         return CloudError(
             400,

@@ -18,7 +18,7 @@ from localcloud.providers.gcp.base import (
     reference,
 )
 from localcloud.providers.gcp.private_access import Connector
-from localcloud.providers.resource import digest, now, number
+from localcloud.providers.resource import PartlyCreated, digest, now, number
 from localcloud.state import Resource
 
 NAME_LIMIT = 49
@@ -219,12 +219,13 @@ class Job(RunHandler):
         resource.outputs["executionCount"] += 1
         resource.outputs["latestCreatedExecutions"] = [{"name": execution.name}]
         if not execution.succeeded:
-            raise CloudError(
+            error = CloudError(
                 400,
                 f"The execution {numbered(resource.id)}/executions/{execution.name} failed with exit status "
                 f"{execution.exit_status}. Its last lines:\n{execution.log}",
                 "failedPrecondition",
             )
+            raise PartlyCreated(error, resource)
 
 
 def _bad(message: str) -> CloudError:
