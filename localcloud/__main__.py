@@ -139,7 +139,7 @@ def _print_machines(machines: list[dict[str, Any]]) -> None:
     for machine in machines:
         ports = ",".join(str(port) for port in machine["ports"])
         where = f"{machine['address']}:{ports}" if ports else machine["address"]
-        print(f"  {machine['name']:<40} {machine['status']:<9} {where}")
+        print(f"  {machine['name']:<40} {machine['status']:<9} {where:<22} {machine['title']}".rstrip())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -75,9 +75,9 @@ class Daemon:
             self.call("stop")
         except DaemonError:
             os.kill(pid, signal.SIGTERM)
-        if not self._wait_until(lambda: not self.running(), _STOP_SECONDS):
+        if not self._wait_until(lambda: not _alive(pid), _STOP_SECONDS):
             os.kill(pid, signal.SIGKILL)  # its warden clears up
-            self._wait_until(lambda: not self.running(), _STOP_SECONDS)
+            self._wait_until(lambda: not _alive(pid), _STOP_SECONDS)
         return True
 
     def call(self, method: str, **params: Any) -> Any:
@@ -133,6 +133,15 @@ class Daemon:
                 return False
             time.sleep(_LOOK_EVERY_SECONDS)
         return True
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended but was not yet collected doesn't."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 class Connection:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from localcloud.apis import digitalocean, oidc, run
 from localcloud.cloud import CloudError
 from localcloud.exchange_process import ExchangeProcess
-from localcloud.machines.console import delete_as_a_person
+from localcloud.machines.console import DROPLET, delete_as_a_person
 from localcloud.machines.host import log_path
 from localcloud.network import IAP
 
@@ -159,13 +159,18 @@ class AdminServer:
 
     async def _machines(self, _: Params) -> list[Params]:
         machines = self._cloud.machines
-        found = [machines.describe(name) for name in machines.names()]
+        found = [self._titled(machines.describe(name)) for name in machines.names()]
         services = {one["name"]: one for one in found}
         for listening in self._cloud.network.listening():
             shown = services.get(listening.machine)
             if shown is not None:
                 shown["listening"] = [*shown.get("listening", []), f"{listening.address}:{listening.port}"]
         return found
+
+    def _titled(self, described: Params) -> Params:
+        """With the name that a droplet's owner gave it; its machine's name has only the number."""
+        droplet = self._cloud.store.get(DROPLET, described["name"].removeprefix("droplet/"))
+        return {**described, "title": droplet.inputs.get("name", "") if droplet else ""}
 
     async def _token(self, params: Params) -> Params:
         roles = [str(role) for role in params.get("roles") or ["user", "trader"]]
@@ -221,11 +226,12 @@ class AdminServer:
         return {"pid": os.getpid()}
 
     def _named(self, name: str) -> str:
-        """A machine by its full name, or by the end of it when only one ends so."""
+        """A machine by its full name, or by the end of it when only one ends so; a droplet by its name."""
         names = list(self._cloud.network.topology().places)
         if name in names:
             return name
         found = [one for one in names if one.endswith(f"/{name}")]
+        found += [f"droplet/{droplet.id}" for droplet in self._cloud.store.find(DROPLET, name=name)]
         if len(found) == 1:
             return found[0]
         problem = f"several machines are named '{name}'" if found else f"there is no machine '{name}'"

@@ -15,7 +15,7 @@ _INSTANCE = "gcp:compute/instance:Instance"
 _SERVICE = "gcp:cloudrunv2/service:Service"
 _DATABASE = "gcp:sql/databaseInstance:DatabaseInstance"
 _WITHIN_DATABASE = ("gcp:sql/database:Database", "gcp:sql/user:User")
-_DROPLET = "digitalocean:index/droplet:Droplet"
+DROPLET = "digitalocean:index/droplet:Droplet"
 
 
 async def delete_as_a_person(cloud: Cloud, machine: str) -> None:
@@ -29,7 +29,7 @@ async def delete_as_a_person(cloud: Cloud, machine: str) -> None:
         _forget(cloud, _INSTANCE, name)
     elif kind == "droplet":
         await cloud.machines.delete(machine)
-        cloud.store.delete(_DROPLET, name)
+        cloud.store.delete(DROPLET, name)
     elif kind == "run":
         service = name.partition("/")[0]
         await cloudrun.remove(cloud, service)
