@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from localcloud.exchange.sessions import Session
 from localcloud.exchange.users import LoginFailed
 
 STEP_SECONDS = 0.25
+GONE_AFTER_SECONDS = 0.2
 ORDER_METHODS = frozenset({"place_order", "modify_order", "cancel_order"})
 
 
@@ -101,8 +103,8 @@ class ExchangeServer:
                 request = await jsonlines.read(reader)
                 if request is None or self.exchange.faults.link_down:
                     break
-                answer = await self._answer(session, request)
-                if self._loses_answer(request):
+                answer = await self._unless_gone(reader, self._answer(session, request))
+                if answer is None or self._loses_answer(request):
                     break
                 send(answer)
         except (OSError, ValueError):
@@ -112,6 +114,18 @@ class ExchangeServer:
             session.close()
             self._links.discard(writer)
             writer.close()
+
+    @staticmethod
+    async def _unless_gone(
+        reader: asyncio.StreamReader, work: Coroutine[Any, Any, dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """The outcome of `work`, or None if its asker goes away: nobody's login must use up an approval."""
+        task = asyncio.ensure_future(work)
+        while not (await asyncio.wait({task}, timeout=GONE_AFTER_SECONDS))[0]:
+            if reader.at_eof():
+                task.cancel()
+                return None
+        return task.result()
 
     def _loses_answer(self, request: dict[str, Any]) -> bool:
         if request.get("method") in ORDER_METHODS and self.exchange.faults.lose_answers > 0:

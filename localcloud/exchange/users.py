@@ -63,7 +63,8 @@ class User:
             return
         self.waiting += 1
         try:
-            await asyncio.wait_for(self.approved.wait(), wait)
+            if not self.approved.is_set():
+                await asyncio.wait_for(self.approved.wait(), wait)
         except TimeoutError:
             raise LoginFailed("second_factor") from None
         finally:

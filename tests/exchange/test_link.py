@@ -77,10 +77,29 @@ async def test_a_second_factor_holds_the_login_until_a_person_approves(exchange:
         await link.login("careful", "secret", wait=0)
     assert failure.value.reason == "second_factor"
     login = asyncio.create_task(link.login("careful", "secret"))
-    while not any(user["waiting_for_second_factor"] for user in await exchange.admin.users()):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await waiting_for_second_factor(exchange, True)
     await exchange.admin.approve_second_factor("careful")
     assert len(await login) == 1
+
+
+async def test_a_login_whose_link_is_gone_uses_up_no_approval(exchange: Running) -> None:
+    await exchange.admin.add_user("careful", "secret", second_factor=True)
+    gone = await Link.connect(exchange.address)
+    login = asyncio.create_task(gone.login("careful", "secret"))
+    await waiting_for_second_factor(exchange, True)
+    await gone.close()
+    with pytest.raises(ConnectionError):
+        await login
+    await waiting_for_second_factor(exchange, False)
+    await exchange.admin.approve_second_factor("careful")
+    link = await Link.connect(exchange.address)
+    assert len(await link.login("careful", "secret", wait=0)) == 1
+
+
+async def waiting_for_second_factor(exchange: Running, wanted: bool) -> None:
+    """Until somebody (or nobody) waits for a second factor."""
+    while any(user["waiting_for_second_factor"] for user in await exchange.admin.users()) != wanted:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
 
 
 async def test_the_answer_to_an_order_comes_before_its_events(exchange: Running) -> None:

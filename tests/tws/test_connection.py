@@ -169,6 +169,21 @@ async def reconnect(world: World) -> object:
                 await asyncio.sleep(0.005)
 
 
+async def test_faults_of_the_gateway_itself_are_acted_out(world: World) -> None:
+    client = await world.connect()
+    await world.admin.gateway("error", code=10349, message="Order TIF was set to DAY based on order preset.")
+    await eventually(lambda: 10349 in codes(client))
+    await world.admin.gateway("hang")
+    answer = asyncio.ensure_future(client.reqCurrentTimeAsync())
+    other = await asyncio.open_connection("127.0.0.1", world.port)
+    assert not answer.done(), "the port is open, and nobody answers"
+    other[1].close()
+    await world.admin.gateway("resume")
+    assert await answer
+    await world.admin.gateway("drop_clients")
+    await eventually(lambda: not client.isConnected())
+
+
 async def test_more_than_fifty_messages_a_second_are_answered_with_error_100(world: World) -> None:
     client = await world.connect()
     client.client.MaxRequests = 0

@@ -78,6 +78,8 @@ class Brokerage:
         """Restores the link whenever it is lost; runs until cancelled."""
         while True:
             await self._lost.wait()
+            if self._link is not None:
+                await self._link.close()
             delay = FIRST_DELAY
             while not self.connected:
                 try:
@@ -97,8 +99,9 @@ class Brokerage:
 
     async def _connect(self, *, compete: bool) -> None:
         link = await Link.connect(self.server)
-        early: list[dict[str, Any]] = []
-        link.on_event(early.append)
+        # Events that come before the synchronization is done wait for it.
+        early: list[dict[str, Any]] | None = []
+        link.on_event(lambda event: self._on_event(event) if early is None else early.append(event))
         try:
             accounts = await link.login(
                 self.settings.username,
@@ -119,10 +122,9 @@ class Brokerage:
             self.listener.on_connection(True, bool(link.login_info["data_lost"]))
         for event in news if again else []:
             self.listener.on_event(event)
-        link.on_event(self._on_event)
-        for event in early:
+        waiting, early = early or [], None
+        for event in waiting:
             self._on_event(event)
-        early.clear()
 
     async def _synchronize(self, link: Link, accounts: list[str]) -> list[dict[str, Any]]:
         """Fetches orders and executions; returns, as events, those that weren't known."""
