@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
 from components.secret import SecretReference
 
 PORT = 8080
@@ -54,7 +55,7 @@ class ApiService(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ApiServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:api:ApiService", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
         ready = [*args.ready, *(resource for secret in args.secrets.values() for resource in secret.ready)]
 
         service = gcp.cloudrunv2.Service(
@@ -77,7 +78,7 @@ class ApiService(pulumi.ComponentResource):
                 ),
                 containers=[_container(args)],
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=ready),
+            opts=child.merge(pulumi.ResourceOptions(depends_on=ready)),
         )
         if args.public:
             gcp.cloudrunv2.ServiceIamMember(

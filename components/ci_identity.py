@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 # What a preview reads: resources, and the state in its bucket (granted there). Not the secrets' values.
 PREVIEW_ROLES = ("viewer", "iam.securityReviewer")
 # What a deployment changes, service by service; no primitive role. The roles that hand out roles are what
@@ -53,7 +55,7 @@ class CiIdentity(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: CiIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:foundation:CiIdentity", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         pool = gcp.iam.WorkloadIdentityPool(
             f"{name}-pool",
@@ -77,8 +79,10 @@ class CiIdentity(pulumi.ComponentResource):
             ),
             opts=child.merge(pulumi.ResourceOptions(protect=True)),
         )
-        self.preview = self._account(name, "preview", PREVIEW_ROLES, "roles/storage.objectViewer", args)
-        self.deploy = self._account(name, "deploy", DEPLOY_ROLES, "roles/storage.objectAdmin", args)
+        self.preview = self._account(
+            name, "preview", PREVIEW_ROLES, "roles/storage.objectViewer", args, child
+        )
+        self.deploy = self._account(name, "deploy", DEPLOY_ROLES, "roles/storage.objectAdmin", args, child)
         self._may_become(f"{name}-preview", self.preview, pool, f"attribute.repository/{args.repository}")
         self._may_become(f"{name}-deploy", self.deploy, pool, "attribute.deploy/yes")
 
@@ -86,9 +90,14 @@ class CiIdentity(pulumi.ComponentResource):
         self.register_outputs({"provider_name": self.provider_name})
 
     def _account(
-        self, name: str, role: str, grants: tuple[str, ...], state_role: str, args: CiIdentityArgs
+        self,
+        name: str,
+        role: str,
+        grants: tuple[str, ...],
+        state_role: str,
+        args: CiIdentityArgs,
+        child: pulumi.ResourceOptions,
     ) -> gcp.serviceaccount.Account:
-        child = pulumi.ResourceOptions(parent=self)
         account = gcp.serviceaccount.Account(
             f"{name}-{role}",
             account_id=f"{name}-{role}",

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
 from components.secret import Secret, SecretArgs
 
 
@@ -50,8 +51,8 @@ class Database(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: DatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:database:Database", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
-        keep = pulumi.ResourceOptions(parent=self, protect=args.deletion_protection)
+        child = child_options(self, opts)
+        keep = child.merge(pulumi.ResourceOptions(protect=args.deletion_protection))
 
         instance = gcp.sql.DatabaseInstance(
             f"{name}-instance",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from components.options import child_options
+
 EVERYWHERE = ["0.0.0.0/0", "::/0"]
 # What a droplet reaches, by protocol and port: packages, container image and IBKR's web gateway over HTTP(S),
 # IBKR's own ports, names, and the time, without which TLS fails.
@@ -37,7 +39,7 @@ class FleetFirewall(pulumi.ComponentResource):
         self, name: str, args: FleetFirewallArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ibkr:ibeam:FleetFirewall", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         tag = digitalocean.Tag(f"{name}-tag", name=args.stack_tag, opts=child)
         firewall = digitalocean.Firewall(

@@ -14,6 +14,8 @@ from ipaddress import IPv4Network
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 # What Identity-Aware Proxy's TCP forwarding comes from (cloud.google.com/iap/docs/using-tcp-forwarding).
 IAP_RANGE = "35.235.240.0/20"
 
@@ -37,7 +39,7 @@ class GatewayFirewall(pulumi.ComponentResource):
         self, name: str, args: GatewayFirewallArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ibkr:network:GatewayFirewall", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         if args.allow_connector:
             gcp.compute.Firewall(

@@ -18,6 +18,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from broker.fleet.cloud_init import render
+from components.options import child_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class GatewayVm(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: GatewayVmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:gateway:GatewayVm", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         for role in ("logging.logWriter", "monitoring.metricWriter"):
             gcp.projects.IAMMember(
@@ -80,7 +81,7 @@ class GatewayVm(pulumi.ComponentResource):
             size=args.settings_disk_gb,
             type="pd-balanced",
             labels=args.labels,
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect_settings),
+            opts=child.merge(pulumi.ResourceOptions(protect=args.protect_settings)),
         )
         instance = gcp.compute.Instance(
             f"{name}-instance",

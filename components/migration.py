@@ -14,6 +14,7 @@ import pulumi
 import pulumi_command as command
 import pulumi_gcp as gcp
 
+from components.options import child_options
 from components.secret import SecretReference
 
 
@@ -38,7 +39,7 @@ class Migration(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MigrationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:database:Migration", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         job = gcp.cloudrunv2.Job(
             f"{name}-job",

@@ -16,6 +16,8 @@ from ipaddress import IPv4Network
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkArgs:
@@ -38,7 +40,7 @@ class Network(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:network:Network", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         subnet = gcp.compute.Subnetwork(
             f"{name}-subnet",

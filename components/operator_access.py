@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class OperatorAccessArgs:
@@ -30,7 +32,7 @@ class OperatorAccess(pulumi.ComponentResource):
         self, name: str, args: OperatorAccessArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ibkr:gateway:OperatorAccess", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         gcp.iap.TunnelInstanceIAMMember(
             f"{name}-tunnel",

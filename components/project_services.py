@@ -27,19 +27,19 @@ SERVICES = (
 
 
 class ProjectServices(pulumi.ComponentResource):
-    """One resource an API; `enabled` is what everything else in the project waits for."""
+    """One resource an API; what uses an API waits for its resource in `enabled`."""
 
-    enabled: list[pulumi.Resource]
+    enabled: dict[str, pulumi.Resource]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:foundation:ProjectServices", name, None, opts)
-        self.enabled = [
-            gcp.projects.Service(
+        self.enabled = {
+            service: gcp.projects.Service(
                 f"{name}-{service}",
                 service=f"{service}.googleapis.com",
                 disable_on_destroy=False,
                 opts=pulumi.ResourceOptions(parent=self),
             )
             for service in SERVICES
-        ]
+        }
         self.register_outputs({})

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class RegistryArgs:
@@ -49,7 +51,7 @@ class Registry(pulumi.ComponentResource):
                     ),
                 ),
             ],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child_options(self, opts),
         )
 
         self.url = repository.registry_uri

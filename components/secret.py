@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class SecretArgs:
@@ -40,7 +42,7 @@ class Secret(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: SecretArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:secrets:Secret", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         secret = gcp.secretmanager.Secret(
             f"{name}-secret",

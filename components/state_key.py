@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class StateKeyArgs:
@@ -29,7 +31,8 @@ class StateKey(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: StateKeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:foundation:StateKey", name, None, opts)
-        kept = pulumi.ResourceOptions(parent=self, protect=True)
+        child = child_options(self, opts)
+        kept = child.merge(pulumi.ResourceOptions(protect=True))
 
         ring = gcp.kms.KeyRing(f"{name}-ring", name=name, location=args.location, opts=kept)
         key = gcp.kms.CryptoKey(
@@ -47,7 +50,7 @@ class StateKey(pulumi.ComponentResource):
                 crypto_key_id=key.id,
                 role="roles/cloudkms.cryptoKeyEncrypterDecrypter",
                 member=member,
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=child,
             )
 
         self.url = key.id.apply(secrets_provider)

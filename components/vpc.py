@@ -14,6 +14,8 @@ from ipaddress import IPv4Network
 import pulumi
 import pulumi_gcp as gcp
 
+from components.options import child_options
+
 
 @dataclass(frozen=True, slots=True)
 class VpcArgs:
@@ -30,7 +32,7 @@ class Vpc(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: VpcArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:network:Vpc", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = child_options(self, opts)
 
         network = gcp.compute.Network(
             f"{name}-network",

@@ -20,6 +20,7 @@ def declare_database(
     network_id: pulumi.Input[str],
     peering: pulumi.Resource | None,
     readers: Mapping[str, pulumi.Input[str]],
+    opts: pulumi.ResourceOptions,
 ) -> Database:
     """Cloud SQL as the settings want it. `readers` may read its URL."""
     database, password = settings.database, settings.database_password
@@ -41,4 +42,5 @@ def declare_database(
             labels=labels(settings),
             peering=peering,
         ),
+        opts,
     )

@@ -26,9 +26,8 @@ MIGRATIONS = Path(__file__).resolve().parents[1] / "broker" / "service" / "migra
 def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
     """Declares the environment and returns the stack's outputs."""
     prefix = settings.name_prefix
-    after = pulumi.ResourceOptions(depends_on=list(foundation.enabled))
-    api_account = _account(settings, "api", "the API service", after)
-    migrate_account = _account(settings, "migrate", "the database migration", after)
+    api_account = _account(settings, foundation, "api", "the API service")
+    migrate_account = _account(settings, foundation, "migrate", "the database migration")
     network = Network(
         prefix,
         NetworkArgs(
@@ -38,7 +37,7 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             connector_range=settings.network.connector_range,
             connector_name=settings.connector_name,
         ),
-        after,
+        foundation.after("compute", "vpcaccess"),
     )
     database_url, instance = _database(settings, foundation, api_account, migrate_account)
     migration = Migration(
@@ -53,12 +52,13 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             database_url=database_url,
             labels=labels(settings),
         ),
+        foundation.after("run"),
     )
     gateway_host = None
     if settings.gateway.enabled:
         from stacks.gateway import declare_gateway
 
-        gateway_host = declare_gateway(settings, foundation, network, after)
+        gateway_host = declare_gateway(settings, foundation, network)
     droplets: dict[str, pulumi.Output[str]] = {}
     before_service: list[pulumi.Resource] = [migration.execution, network.nat]
     if settings.uses_digitalocean:
@@ -74,7 +74,7 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             service_account_email=api_account.email,
             connector_id=network.connector_id,
             environment=_environment(settings, gateway_host),
-            secrets={"DATABASE_URL": database_url, **_api_secrets(settings, api_account, after)},
+            secrets={"DATABASE_URL": database_url, **_api_secrets(settings, foundation, api_account)},
             holds_connection=settings.broker_type == "ibkr",
             cpu=settings.api.cpu,
             memory=settings.api.memory,
@@ -85,6 +85,7 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             labels=labels(settings),
             ready=before_service,
         ),
+        foundation.after("run"),
     )
     return {
         "service_url": service.url,
@@ -96,12 +97,12 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
     }
 
 
-def _account(
-    settings: Settings, role: str, whose: str, opts: pulumi.ResourceOptions
-) -> gcp.serviceaccount.Account:
+def _account(settings: Settings, foundation: Foundation, role: str, whose: str) -> gcp.serviceaccount.Account:
     """A service account for one workload; what it may do is granted where it is needed."""
     name = f"{settings.name_prefix}-{role}"
-    return gcp.serviceaccount.Account(name, account_id=name, display_name=f"ibkr: {whose}", opts=opts)
+    return gcp.serviceaccount.Account(
+        name, account_id=name, display_name=f"ibkr: {whose}", opts=foundation.after("iam")
+    )
 
 
 def _database(
@@ -113,7 +114,8 @@ def _database(
     """The URL that service and migration read, and the instance's name: declared here, or kept elsewhere."""
     readers: dict[str, pulumi.Input[str]] = {"api": api.member, "migrate": migrate.member}
     if foundation.database_url is None:
-        database = declare_database(settings, foundation.network_id, foundation.peering, readers)
+        after = foundation.after("sqladmin", "secretmanager")
+        database = declare_database(settings, foundation.network_id, foundation.peering, readers, after)
         return database.url.reference, database.instance_name
     url = foundation.database_url
     grants = [
@@ -151,7 +153,7 @@ def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) ->
 
 
 def _api_secrets(
-    settings: Settings, api: gcp.serviceaccount.Account, opts: pulumi.ResourceOptions
+    settings: Settings, foundation: Foundation, api: gcp.serviceaccount.Account
 ) -> dict[str, SecretReference]:
     """Secrets that the service alone reads, by the environment variable that they become."""
     values = {}
@@ -168,7 +170,7 @@ def _api_secrets(
                 readers={"api": api.member},
                 labels=labels(settings),
             ),
-            opts,
+            foundation.after("secretmanager"),
         ).reference
         for variable, (name, value) in values.items()
     }

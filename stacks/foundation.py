@@ -6,8 +6,8 @@ environment reads by a StackReference. `Foundation` is what is read, either way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -29,36 +29,49 @@ class Foundation:
     database_url: SecretReference | None
     database_instance: pulumi.Input[str] | None
     peering: pulumi.Resource | None = None
-    enabled: Sequence[pulumi.Resource] = ()
+    enabled: Mapping[str, pulumi.Resource] = field(default_factory=dict)
+
+    def after(self, *apis: str) -> pulumi.ResourceOptions:
+        """Options that wait for Google's APIs to be on, where this program switches them on."""
+        return waiting(self.enabled, *apis)
+
+
+def waiting(enabled: Mapping[str, pulumi.Resource], *apis: str) -> pulumi.ResourceOptions:
+    """Options that wait for some of the APIs."""
+    return pulumi.ResourceOptions(depends_on=[enabled[api] for api in apis if api in enabled])
 
 
 def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
     """Declares the foundation; returns what environments read of it, and the stack's outputs."""
     prefix = settings.name_prefix
-    services = ProjectServices(f"{prefix}-services")
-    after = pulumi.ResourceOptions(depends_on=services.enabled)
-    vpc = Vpc(settings.network_name, VpcArgs(settings.network.private_services_range), after)
-    registry = Registry(prefix, RegistryArgs(settings.region, labels(settings)), after)
+    enabled = ProjectServices(f"{prefix}-services").enabled
+    vpc = Vpc(
+        settings.network_name,
+        VpcArgs(settings.network.private_services_range),
+        waiting(enabled, "compute", "servicenetworking"),
+    )
+    registry = Registry(
+        prefix, RegistryArgs(settings.region, labels(settings)), waiting(enabled, "artifactregistry")
+    )
     outputs: dict[str, Any] = {"network_id": vpc.network_id, "registry_url": registry.url}
 
     database_url = instance = None
     if settings.kind == "foundation" and settings.declares_database:
         # Who reads the URL belongs to the environment, which grants itself access.
-        database = declare_database(settings, vpc.network_id, vpc.peering, readers={})
+        after = waiting(enabled, "sqladmin", "secretmanager")
+        database = declare_database(settings, vpc.network_id, vpc.peering, {}, after)
         database_url, instance = database.url.reference, database.instance_name
         outputs |= {
             "database_instance": instance,
             "database_url_secret": database_url.secret_id,
             "database_url_version": database_url.version,
         }
-    outputs |= _ci_and_key(settings, registry, after)
-    foundation = Foundation(
-        vpc.network_id, registry.url, database_url, instance, vpc.peering, services.enabled
-    )
+    outputs |= _ci_and_key(settings, enabled)
+    foundation = Foundation(vpc.network_id, registry.url, database_url, instance, vpc.peering, enabled)
     return foundation, outputs
 
 
-def _ci_and_key(settings: Settings, registry: Registry, after: pulumi.ResourceOptions) -> dict[str, Any]:
+def _ci_and_key(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> dict[str, Any]:
     """CI identity and the state's key, as far as the stack's configuration asks for them."""
     prefix, ci = settings.name_prefix, settings.ci
     outputs: dict[str, Any] = {}
@@ -69,7 +82,7 @@ def _ci_and_key(settings: Settings, registry: Registry, after: pulumi.ResourceOp
         identity = CiIdentity(
             f"{prefix}-ci",
             CiIdentityArgs(settings.project, ci.repository, ci.deploy_branch, ci.pool, ci.state_bucket),
-            after,
+            waiting(enabled, "iam", "iamcredentials", "sts"),
         )
         key_users = {"deploy": identity.deploy.member, "preview": identity.preview.member}
         outputs |= {
@@ -81,7 +94,9 @@ def _ci_and_key(settings: Settings, registry: Registry, after: pulumi.ResourceOp
         from components.state_key import StateKey, StateKeyArgs
 
         key = StateKey(
-            settings.state_key_ring, StateKeyArgs(settings.region, key_users, labels(settings)), after
+            settings.state_key_ring,
+            StateKeyArgs(settings.region, key_users, labels(settings)),
+            waiting(enabled, "cloudkms"),
         )
         outputs["state_key"] = key.url
     return outputs

@@ -21,18 +21,16 @@ from stacks.settings import Settings
 LOCAL_PORT_OFFSET = 10_000
 
 
-def declare_gateway(
-    settings: Settings, foundation: Foundation, network: Network, after: pulumi.ResourceOptions
-) -> pulumi.Output[str]:
+def declare_gateway(settings: Settings, foundation: Foundation, network: Network) -> pulumi.Output[str]:
     """Declares the gateway VM and what belongs to it; returns its internal address."""
     gateway = settings.gateway
     account = gcp.serviceaccount.Account(
         f"{gateway.name}-account",
         account_id=gateway.name,
         display_name="ibkr: the IB Gateway VM",
-        opts=after,
+        opts=foundation.after("iam"),
     )
-    credentials = _credentials(settings, account, after)
+    credentials = _credentials(settings, foundation, account)
     GatewayFirewall(
         gateway.name,
         GatewayFirewallArgs(
@@ -43,7 +41,6 @@ def declare_gateway(
             allow_connector=settings.network.allow_connector,
             deny_connector=settings.network.deny_connector,
         ),
-        after,
     )
     machine = GatewayVm(
         gateway.name,
@@ -65,7 +62,7 @@ def declare_gateway(
             labels=labels(settings),
             ready=[*credentials.reference.ready, network.nat],
         ),
-        after,
+        foundation.after("compute"),
     )
     for number, member in enumerate(settings.operators):
         OperatorAccess(
@@ -75,9 +72,7 @@ def declare_gateway(
     return machine.host
 
 
-def _credentials(
-    settings: Settings, account: gcp.serviceaccount.Account, after: pulumi.ResourceOptions
-) -> Secret:
+def _credentials(settings: Settings, foundation: Foundation, account: gcp.serviceaccount.Account) -> Secret:
     """The IBKR login as one JSON document; the VM, and nobody else, may read it."""
     login = settings.gateway_credentials
     assert login is not None  # stacks.relations: an enabled gateway has credentials
@@ -92,7 +87,7 @@ def _credentials(
             readers={"gateway": account.member} if settings.gateway.may_read_credentials else {},
             labels=labels(settings),
         ),
-        after,
+        foundation.after("secretmanager"),
     )
 
 
