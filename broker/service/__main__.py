@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from broker.errors import ConfigurationError
@@ -38,6 +39,9 @@ def _serve() -> int:
 
     from broker.service.app import create_app
 
+    # uvicorn raises the signal again once it has ended in good order, and without a handler that is
+    # a death by signal; before it has begun, there is nothing to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     service = settings.service
     uvicorn.run(
         create_app(settings),
