@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from localcloud.apis.rate_limit import RateLimit
 from localcloud.cloud import CloudError
 from localcloud.digitalocean import DigitalOcean, Json, account_token, catalog
-from localcloud.digitalocean.checks import DROPLET_LIMIT, not_found, unprocessable
+from localcloud.digitalocean.checks import DROPLET_LIMIT, check_forms, not_found, unprocessable
 from localcloud.digitalocean.parts import IMAGES, Cloud, settings
 
 PER_PAGE, PER_PAGE_MOST = 20, 200
@@ -72,6 +72,7 @@ async def _body(request: Request) -> Json:
         raise CloudError(400, "The request body is not valid JSON.", "bad_request") from None
     if not isinstance(body, dict):
         raise CloudError(400, "The request body must be a JSON object.", "bad_request")
+    check_forms(body)
     return body
 
 
@@ -253,9 +254,9 @@ async def tag_resources(api: Api, request: Request) -> Response:
     """POST tags, DELETE untags: `{"resources": [{"resource_id": "1", "resource_type": "droplet"}]}`."""
     name = api.account.tags.get(request.path_params["tag"])["name"]
     for resource in (await _body(request)).get("resources") or []:
-        if resource.get("resource_type") != "droplet":
+        if not isinstance(resource, dict) or resource.get("resource_type") != "droplet":
             raise unprocessable("only droplets can be tagged here")
-        api.account.droplets.tag(resource["resource_id"], name, present=request.method == "POST")
+        api.account.droplets.tag(str(resource.get("resource_id")), name, present=request.method == "POST")
     return _nothing()
 
 

@@ -41,6 +41,22 @@ def pending() -> CloudError:
     return unprocessable("Droplet already has a pending event.")
 
 
+_FORMS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "region", "size", "type", "user_data", "vpc_uuid"), str),
+    **dict.fromkeys(("names", "tags", "ssh_keys", "droplet_ids", "inbound_rules", "outbound_rules"), list),
+    **dict.fromkeys(("backups", "ipv6", "monitoring"), bool),
+    "resources": list,
+    "image": (str, int),
+}
+
+
+def check_forms(request: Json) -> None:
+    """Refuses a field of another JSON type than the API says. Raises CloudError 422."""
+    for name, form in _FORMS.items():
+        if request.get(name) is not None and not isinstance(request[name], form):
+            raise unprocessable(f"{name} has the wrong type")
+
+
 def check_tag(name: object) -> str:
     if not isinstance(name, str) or not _TAG.fullmatch(name):
         raise unprocessable(
@@ -151,8 +167,10 @@ def _check_rule(cloud: Cloud, rule: Any, side: str) -> None:
     if rule["protocol"] != "icmp":
         _check_ports(rule.get("ports"))
     peers = rule.get(side) or {}
-    if not any(peers.values()):
+    if not isinstance(peers, dict) or not any(peers.values()):
         raise unprocessable(f"a rule must have {side}")
+    if not all(isinstance(listed, list) for listed in peers.values() if listed is not None):
+        raise unprocessable(f"{side} must be lists")
     for address in peers.get("addresses") or []:
         try:
             ipaddress.ip_network(address, strict=False)

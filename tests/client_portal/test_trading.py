@@ -232,3 +232,22 @@ async def test_a_preview_places_nothing(trading):
 async def test_profit_and_loss_by_account(trading):
     rows = (await trading.get("/iserver/account/pnl/partitioned")).json()["upnl"]
     assert rows[f"{ACCOUNT}.Core"]["nl"] == 1_000_000.0
+
+
+async def test_of_two_equal_orders_at_once_one_is_placed(trading, exchange):
+    body = {"orders": [{"conid": AAPL, "side": "BUY", "orderType": "LMT", "price": 229, "quantity": 1,
+                        "tif": "DAY", "cOID": "twice"}]}  # fmt: skip
+    path = f"/iserver/account/{ACCOUNT}/orders"
+    answers = [one.json() for one in await asyncio.gather(*(trading.post(path, body) for _ in range(4)))]
+    assert sum(isinstance(answer, list) for answer in answers) == 1
+    assert len(exchange.exchange.orders) == 1
+
+
+@pytest.mark.parametrize("body", [None, [], 7, "text", {"orders": {}}, {"orders": [7]}, {"messageIds": 7}])
+async def test_malformed_bodies_are_400(trading, body):
+    for path in (
+        f"/iserver/account/{ACCOUNT}/orders",
+        "/iserver/questions/suppress",
+        "/iserver/secdef/search",
+    ):
+        assert (await trading.post(path, body)).status_code == 400

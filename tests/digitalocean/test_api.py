@@ -152,3 +152,24 @@ def test_the_hourly_limit_names_no_retry_after_only_the_reset():
     }
     now[0] = 4600.0
     limit.take()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": 7},
+        {"names": "abc"},
+        {"size": ["s-1vcpu-1gb"]},
+        {"region": {}},
+        {"image": []},
+        {"tags": "ibeam"},
+        {"tags": [7]},
+        {"user_data": 7},
+        {"ssh_keys": True},
+    ],
+)
+async def test_a_field_of_another_type_is_422(api, cloud, wrong):
+    headers = {"authorization": f"Bearer {account_token(cloud)}"}
+    async with httpx.AsyncClient(headers=headers) as client:
+        answer = await client.post(f"{api}/v2/droplets", json={**REQUEST, **wrong})
+        assert (answer.status_code, answer.json()["id"]) == (422, "unprocessable_entity")

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from localcloud.gateways.client_portal.gateway import Gateway, Json, whole
+from localcloud.gateways.client_portal.gateway import Gateway, Json, body, whole
 
 PAGE = 100
 
@@ -64,7 +64,7 @@ async def brokerage_accounts(gateway: Gateway, request: Request) -> Any:
 async def switch_account(gateway: Gateway, request: Request) -> Any:
     """POST /iserver/account: there is one to choose."""
     gateway.session.require()
-    account = gateway.session.own(str((await request.json()).get("acctId")))
+    account = gateway.session.own(str((await body(request)).get("acctId")))
     return {"set": True, "acctId": account}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from localcloud.exchange.models import Refused
 from localcloud.gateways.client_portal import accounts, contracts, marketdata, orderbook
 from localcloud.gateways.client_portal.errors import Refusal, not_logged_in
 from localcloud.gateways.client_portal.faults import ActedFaults
-from localcloud.gateways.client_portal.gateway import Gateway, Json, refused
+from localcloud.gateways.client_portal.gateway import Gateway, body, refused
 from localcloud.gateways.client_portal.limits import Limits
 from localcloud.gateways.client_portal.orders import OrderEntry
 from localcloud.gateways.client_portal.streaming import Stream
@@ -46,7 +45,7 @@ async def auth_status(gateway: Gateway, request: Request) -> Any:
 
 async def begin_brokerage_session(gateway: Gateway, request: Request) -> Any:
     """POST /iserver/auth/ssodh/init `{"publish": true, "compete": true}`."""
-    given = await _object(request) if await request.body() else {**request.query_params}
+    given = await body(request) if await request.body() else {**request.query_params}
     return await gateway.session.initialise(str(given.get("compete", "true")).lower() == "true")
 
 
@@ -86,7 +85,10 @@ async def validate(gateway: Gateway, request: Request) -> Any:
 
 async def suppress_questions(gateway: Gateway, request: Request) -> Any:
     """POST /iserver/questions/suppress: these aren't asked any more in this session."""
-    gateway.suppressed |= set(map(str, (await _object(request)).get("messageIds") or []))
+    wanted = (await body(request)).get("messageIds")
+    if not isinstance(wanted, list):
+        raise Refusal(400, "Bad Request: messageIds is required")
+    gateway.suppressed |= set(map(str, wanted))
     return {"status": "submitted"}
 
 
@@ -96,30 +98,20 @@ async def ask_again(gateway: Gateway, request: Request) -> Any:
     return {"status": "submitted"}
 
 
-async def _object(request: Request) -> Json:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError:
-        raise Refusal(400, "Bad Request: the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "Bad Request: the body must be an object")
-    return body
-
-
 def order_handlers(entry: OrderEntry) -> dict[str, Handler]:
     """The handlers that need the one order conversation of a gateway."""
 
     async def place(gateway: Gateway, request: Request) -> Any:
         account = gateway.brokerage_account(request.path_params["account"])
-        return await entry.place(account, (await _object(request)).get("orders"))
+        return await entry.place(account, (await body(request)).get("orders"))
 
     async def preview(gateway: Gateway, request: Request) -> Any:
         account = gateway.brokerage_account(request.path_params["account"])
-        return await entry.preview(account, (await _object(request)).get("orders"))
+        return await entry.preview(account, (await body(request)).get("orders"))
 
     async def modify(gateway: Gateway, request: Request) -> Any:
         account = gateway.brokerage_account(request.path_params["account"])
-        return await entry.modify(account, request.path_params["order_id"], await _object(request))
+        return await entry.modify(account, request.path_params["order_id"], await body(request))
 
     async def cancel(gateway: Gateway, request: Request) -> Any:
         account = gateway.brokerage_account(request.path_params["account"])
@@ -128,7 +120,7 @@ def order_handlers(entry: OrderEntry) -> dict[str, Handler]:
     async def reply(gateway: Gateway, request: Request) -> Any:
         gateway.session.require()
         return await entry.reply(
-            request.path_params["reply_id"], (await _object(request)).get("confirmed") is True
+            request.path_params["reply_id"], (await body(request)).get("confirmed") is True
         )
 
     async def live(gateway: Gateway, request: Request) -> Any:
@@ -227,8 +219,8 @@ class Front:
 
 
 def _refusal(refusal: Refusal) -> Response:
-    body = {"error": refusal.message, "statusCode": refusal.status}
-    return JSONResponse(body, status_code=refusal.status)
+    said = {"error": refusal.message, "statusCode": refusal.status}
+    return JSONResponse(said, status_code=refusal.status)
 
 
 class WithoutTrailingSlash:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 
 from localcloud.gateways.client_portal.errors import Refusal
-from localcloud.gateways.client_portal.gateway import Gateway, Json, whole
+from localcloud.gateways.client_portal.gateway import Gateway, Json, body, whole
 
 
 async def stocks(gateway: Gateway, request: Request) -> Any:
@@ -45,7 +45,7 @@ async def stocks(gateway: Gateway, request: Request) -> Any:
 
 async def search(gateway: Gateway, request: Request) -> Any:
     """GET or POST /iserver/secdef/search; `name` true searches company names."""
-    given = dict(request.query_params) if request.method == "GET" else await request.json()
+    given = dict(request.query_params) if request.method == "GET" else await body(request)
     symbol = str(given.get("symbol") or "")
     if not symbol:
         raise Refusal(400, "Bad Request: symbol is required")
@@ -111,7 +111,7 @@ async def rules(gateway: Gateway, request: Request) -> Any:
     """POST /iserver/contract/rules, and /iserver/contract/{conid}/info-and-rules with both."""
     wanted = request.path_params.get("conid")
     if wanted is None:
-        wanted = (await request.json()).get("conid")
+        wanted = (await body(request)).get("conid")
     contract = await gateway.contract(whole(str(wanted), "conid"))
     limits = {
         "algoEligible": True,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
+
+from starlette.requests import Request
 
 from localcloud.exchange.models import Refused
 from localcloud.gateways.client_portal.errors import Refusal, accounts_first
@@ -61,6 +64,17 @@ class Gateway:
 def refused(refusal: Refused) -> Refusal:
     """How the gateway words what the exchange refused: 500, which hides many a bad request."""
     return Refusal(500, refusal.message)
+
+
+async def body(request: Request) -> Json:
+    """The JSON object of a request. Raises Refusal 400."""
+    try:
+        given = json.loads(await request.body() or b"{}")
+    except ValueError:
+        raise Refusal(400, "Bad Request: the body is not JSON") from None
+    if not isinstance(given, dict):
+        raise Refusal(400, "Bad Request: the body must be an object")
+    return given
 
 
 def whole(text: str, name: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from localcloud.gateways.client_portal.errors import Refusal, accounts_first
-from localcloud.gateways.client_portal.gateway import Gateway, Json, whole
+from localcloud.gateways.client_portal.gateway import Gateway, Json, body, whole
 
 MOST_CONIDS = 100
 DEFAULT_FIELDS = ("31", "84", "86")
@@ -94,7 +94,7 @@ async def unsubscribe_all(gateway: Gateway, request: Request) -> Any:
 async def unsubscribe(gateway: Gateway, request: Request) -> Any:
     """POST /iserver/marketdata/unsubscribe."""
     gateway.session.require()
-    gateway.session.snapshots_asked.discard(whole(str((await request.json()).get("conid")), "conid"))
+    gateway.session.snapshots_asked.discard(whole(str((await body(request)).get("conid")), "conid"))
     return {"success": True}
 
 

@@ -7,6 +7,7 @@ an unanswered question, whose id is then "not found" (ibind 35, 103).
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,8 @@ class OrderEntry:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self._open: Conversation | None = None
+        # References on their way or accepted: of two equal orders at once, one is refused.
+        self._references: set[str] = set()
 
     async def place(self, account: str, orders: Any) -> Any:
         """The answer to POST /iserver/account/{account}/orders: the order, a question, or `{"error"}`.
@@ -58,11 +61,8 @@ class OrderEntry:
         if not isinstance(orders, list) or len(orders) != 1 or not isinstance(orders[0], dict):
             raise Refusal(400, "Bad Request: orders must hold exactly one order")
         wanted = self._read(account, orders[0])
-        reference = wanted["order_ref"]
-        if reference and await self._is_registered(account, reference):
-            return {
-                "error": f"Order couldn't be submitted: Local order ID={reference} is already registered."
-            }
+        if await self._is_registered(account, wanted["order_ref"]):
+            return _registered(wanted["order_ref"])
         return await self._begin(Conversation(wanted, await self._questions(wanted)))
 
     async def modify(self, account: str, order_id: str, changes: Json) -> Any:
@@ -112,7 +112,11 @@ class OrderEntry:
         return await self._send(conversation)
 
     async def _send(self, conversation: Conversation) -> Any:
-        wanted = conversation.wanted
+        wanted, reference = conversation.wanted, conversation.wanted["order_ref"]
+        if conversation.perm_id is None and reference:
+            if reference in self._references:
+                return _registered(reference)
+            self._references.add(reference)
         try:
             if conversation.perm_id is None:
                 answer = await self.gateway.session.call("place_order", **wanted)
@@ -123,6 +127,7 @@ class OrderEntry:
                     "modify_order", perm_id=conversation.perm_id, **changes
                 )
         except Refused as refusal:
+            self._references.discard(reference)
             if refusal.code in ("tick", "buying_power", "not_working"):
                 return {"error": refusal.message}
             raise refused(refusal) from None
@@ -170,6 +175,8 @@ class OrderEntry:
         return working + ended
 
     async def _is_registered(self, account: str, reference: str) -> bool:
+        if not reference or reference in self._references:
+            return bool(reference)
         return any(order["order_ref"] == reference for order in await self.all_orders(account))
 
     async def _quote(self, conid: int) -> Json:
@@ -262,14 +269,21 @@ class OrderEntry:
         return asked
 
 
+def _registered(reference: str) -> Json:
+    return {"error": f"Order couldn't be submitted: Local order ID={reference} is already registered."}
+
+
 def _number(given: Json, name: str) -> float | None:
     value = given.get(name)
     if value is None:
         return None
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise Refusal(400, f"Bad Request: {name} must be a number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise Refusal(400, f"Bad Request: {name} must be a number")
+    return number
 
 
 def _as_given(order: Json) -> Json:

@@ -5,9 +5,11 @@ A login that another one displaced is still a login: the API then says `competin
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from localcloud.exchange.link import Link
@@ -29,6 +31,8 @@ class BrokerageSession:
         self._wait = second_factor_wait
         self._login: Login | None = None
         self._link: Link | None = None
+        # A client's ssodh/init and IBeam's maintenance may come together: one session is opened at a time.
+        self._opening = asyncio.Lock()
         self.mode = mode
         self.accounts: list[str] = []
         self.competing = False
@@ -87,9 +91,10 @@ class BrokerageSession:
 
         Raises LoginFailed, and ConnectionError or OSError when IBKR's servers aren't reached.
         """
-        await self.log_out()
-        await self._open(login, compete=True)
-        self._login = login
+        async with self._opening:
+            await self.log_out()
+            await self._open(login, compete=True)
+            self._login = login
         self.session_id = secrets.token_hex(16)
         self.logged_in_at = time.time()
         self.began = float((await self.call("server_time"))["time"])
@@ -102,14 +107,15 @@ class BrokerageSession:
         """
         if self._login is None:
             raise not_logged_in()
-        if not (self.authenticated and self.established):
-            try:
-                await self._open(self._login, compete)
-            except LoginFailed as failure:
-                self.competing = failure.reason == "competing"
-                raise Refusal(500, "failed to generate sso dh token") from None
-            except OSError:
-                raise unavailable() from None
+        async with self._opening:
+            if not (self.authenticated and self.established):
+                try:
+                    await self._open(self._login, compete)
+                except LoginFailed as failure:
+                    self.competing = failure.reason == "competing"
+                    raise Refusal(500, "failed to generate sso dh token") from None
+                except OSError:
+                    raise unavailable() from None
         return self.status()
 
     async def _open(self, login: Login, compete: bool) -> None:
@@ -122,7 +128,7 @@ class BrokerageSession:
         except BaseException:
             await link.close()
             raise
-        link.on_event(self._on_event)
+        link.on_event(partial(self._on_event, link))
         self._link, self.competing, self.established = link, False, True
         self._forget_preflights()
 
@@ -140,7 +146,9 @@ class BrokerageSession:
         if link is not None and not link.closed.is_set():
             await link.close()
 
-    def _on_event(self, event: Json) -> None:
+    def _on_event(self, link: Link, event: Json) -> None:
+        if link is not self._link:
+            return  # what an earlier session has to say is about that one
         if event["event"] == "session_taken":
             self.competing = True
         for listener in list(self.listeners):
