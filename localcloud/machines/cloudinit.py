@@ -10,10 +10,10 @@ Rules: https://docs.cloud-init.io/en/latest/reference/modules.html
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import shlex
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +197,7 @@ def _file(entry: Any) -> File:
         # An unquoted 0644 is a YAML number already; cloud-init takes both.
         mode = permissions if isinstance(permissions, int) else int(str(permissions), 8)
         content = _decoded(entry.get("content") or "", str(entry.get("encoding") or "text/plain"))
-    except (ValueError, binascii.Error, OSError):
+    except (ValueError, OSError, EOFError, zlib.error):
         raise UserDataError(f"write_files: {path} has a content or permissions that can't be read") from None
     return File(
         path=path,
@@ -213,7 +213,7 @@ def _decoded(content: str | bytes, encoding: str) -> bytes:
     data = content.encode() if isinstance(content, str) else content
     kinds = encoding.lower().strip().split("+")
     if "b64" in kinds or "base64" in kinds:
-        data = base64.b64decode(data)
+        data = base64.b64decode(b"".join(data.split()), validate=True)
     if {"gz", "gzip"} & set(kinds):
         data = gzip.decompress(data)
     return data

@@ -87,11 +87,14 @@ class LaptopHost(Host):
         return "\n".join(self.console)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until something on the console made a condition true. Raises TimeoutError after 20 s."""
-        async with asyncio.timeout(20):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+        """Waits until something on the console made a condition true; after 20 s the console is shown."""
+        try:
+            async with asyncio.timeout(20):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"it didn't happen; the console says:\n{self.text}") from None
 
     async def until_said(self, text: str) -> None:
         await self.until(lambda: text in self.text)

@@ -1,4 +1,4 @@
-"""cloud-init of the local cloud: what of the user data comes to a machine's disk, how often, and what is said."""
+"""cloud-init of the local cloud: what of the user data comes to a machine's disk, and how often."""
 
 from __future__ import annotations
 
