@@ -50,7 +50,12 @@ async def test_a_name_in_use_is_refused(network: Declared) -> None:
 @pytest.mark.parametrize(
     ("token", "inputs", "status", "words"),
     [
-        (SUBNETWORK, {"name": "b", "network": "nowhere", "ipCidrRange": "127.57.2.0/24"}, 404, "nowhere' was not"),
+        (
+            SUBNETWORK,
+            {"name": "b", "network": "nowhere", "ipCidrRange": "127.57.2.0/24"},
+            404,
+            "nowhere' was not",
+        ),
         (
             SUBNETWORK,
             {"name": "b", "network": NET, "ipCidrRange": "127.57.0.128/25"},
