@@ -47,11 +47,12 @@ class World:
         client.told = []
         client.errorEvent += lambda number, code, text, *_: client.told.append((number, code, text))
         self.clients.append(client)
-        await client.connectAsync("127.0.0.1", self.port, clientId=client_id, **options)
+        # On a busy machine the libraries' own four seconds can be too few.
+        await client.connectAsync("127.0.0.1", self.port, clientId=client_id, timeout=20, **options)
         return client
 
 
-async def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def eventually(holds: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Waits until `holds()` is truthy and returns it; the loop runs meanwhile."""
     async with asyncio.timeout(seconds):
         while not (value := holds()):  # noqa: ASYNC110 - what is awaited is a client's state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import exchange_calendars  # noqa: F401 - it takes seconds to import, which no order should wait for
 import pytest
 
 from .conftest import World, codes, eventually, ib, running

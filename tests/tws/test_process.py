@@ -46,6 +46,19 @@ async def log_until(process: asyncio.subprocess.Process, words: str) -> str:
     return text
 
 
+async def until_it_accepts(socket: Path) -> None:
+    """The API port opens a moment after the login; until then there is nothing, or a socket that refuses."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_unix_connection(socket)
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                return
+
+
 async def stop(process: asyncio.subprocess.Process) -> int:
     process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(20):
@@ -61,8 +74,7 @@ async def test_the_program_logs_in_serves_its_socket_and_stops(tmp_path: Path) -
             process = await start(config(tmp_path, PASSWORD), address, socket)
             log = await log_until(process, "IBC: Login has completed")
             assert PASSWORD not in log
-            while not socket.exists():  # noqa: ASYNC110, ASYNC240
-                await asyncio.sleep(0.01)
+            await until_it_accepts(socket)
             client = await connect_through(socket)
             assert client.managedAccounts() == [account]
             client.disconnect()
