@@ -11,17 +11,16 @@ import hmac
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localcloud.apis.rate_limit import RateLimit
-from localcloud.cloud import CloudError
+from localcloud.cloud import Cloud, CloudError
 from localcloud.digitalocean import DigitalOcean, Json, account_token, catalog
 from localcloud.digitalocean.checks import DROPLET_LIMIT, check_forms, not_found, unprocessable
-from localcloud.digitalocean.parts import IMAGES, Cloud, settings
+from localcloud.digitalocean.parts import IMAGES, settings
 
 PER_PAGE, PER_PAGE_MOST = 20, 200
 REQUESTS_PER_HOUR, REQUESTS_PER_MINUTE = 5000, 250
@@ -108,6 +107,7 @@ def _nothing() -> Response:
 
 
 async def get_account(api: Api, request: Request) -> Response:
+    """GET /v2/account."""
     limit = settings(api.cloud).get("droplet_limit", DROPLET_LIMIT)
     account = {
         "droplet_limit": limit,
@@ -126,11 +126,13 @@ async def get_account(api: Api, request: Request) -> Response:
 
 
 async def list_droplets(api: Api, request: Request) -> Response:
+    """GET /v2/droplets."""
     query = request.query_params
     return _page(request, "droplets", api.account.list_droplets(query.get("tag_name"), query.get("name")))
 
 
 async def create_droplets(api: Api, request: Request) -> Response:
+    """POST /v2/droplets."""
     made = await api.account.create_droplet(await _body(request))
     for action in made["links"]["actions"]:
         action["href"] = f"{str(request.base_url).rstrip('/')}{action['href']}"
@@ -138,6 +140,7 @@ async def create_droplets(api: Api, request: Request) -> Response:
 
 
 async def delete_droplets_by_tag(api: Api, request: Request) -> Response:
+    """DELETE /v2/droplets."""
     tag = request.query_params.get("tag_name")
     if not tag:
         raise unprocessable("tag_name is needed")
@@ -146,25 +149,30 @@ async def delete_droplets_by_tag(api: Api, request: Request) -> Response:
 
 
 async def get_droplet(api: Api, request: Request) -> Response:
+    """GET /v2/droplets/{droplet_id}."""
     return JSONResponse({"droplet": api.account.get_droplet(_number(request, "droplet_id"))})
 
 
 async def delete_droplet(api: Api, request: Request) -> Response:
+    """DELETE /v2/droplets/{droplet_id}."""
     await api.account.delete_droplet(_number(request, "droplet_id"))
     return _nothing()
 
 
 async def list_droplet_actions(api: Api, request: Request) -> Response:
+    """GET /v2/droplets/{droplet_id}/actions."""
     droplet = api.account.droplets.resource(_number(request, "droplet_id"))
     return _page(request, "actions", api.account.droplets.actions.of(droplet.id))
 
 
 async def create_droplet_action(api: Api, request: Request) -> Response:
+    """POST /v2/droplets/{droplet_id}/actions."""
     action = await api.account.act_on_droplet(_number(request, "droplet_id"), await _body(request))
     return JSONResponse({"action": action}, status_code=201)
 
 
 async def create_actions_by_tag(api: Api, request: Request) -> Response:
+    """POST /v2/droplets/actions."""
     tag, body = request.query_params.get("tag_name", ""), await _body(request)
     tagged = api.account.list_droplets(tag_name=tag)
     actions = [await api.account.act_on_droplet(droplet["id"], body) for droplet in tagged]
@@ -172,6 +180,7 @@ async def create_actions_by_tag(api: Api, request: Request) -> Response:
 
 
 async def get_droplet_action(api: Api, request: Request) -> Response:
+    """GET /v2/droplets/{droplet_id}/actions/{action_id}."""
     action = api.account.droplets.actions.get(_number(request, "action_id"))
     if action["resource_id"] != int(_number(request, "droplet_id")):
         raise not_found()
@@ -179,14 +188,17 @@ async def get_droplet_action(api: Api, request: Request) -> Response:
 
 
 async def get_action(api: Api, request: Request) -> Response:
+    """GET /v2/actions/{action_id}."""
     return JSONResponse({"action": api.account.droplets.actions.get(_number(request, "action_id"))})
 
 
 async def list_actions(api: Api, request: Request) -> Response:
+    """GET /v2/actions."""
     return _page(request, "actions", api.account.droplets.actions.all())
 
 
 async def list_droplet_firewalls(api: Api, request: Request) -> Response:
+    """GET /v2/droplets/{droplet_id}/firewalls."""
     droplet = api.account.droplets.resource(_number(request, "droplet_id"))
     tags = set(droplet.outputs["tags"])
     applying = [
@@ -198,23 +210,28 @@ async def list_droplet_firewalls(api: Api, request: Request) -> Response:
 
 
 async def list_firewalls(api: Api, request: Request) -> Response:
+    """GET /v2/firewalls."""
     return _page(request, "firewalls", api.account.firewalls.all())
 
 
 async def create_firewall(api: Api, request: Request) -> Response:
+    """POST /v2/firewalls."""
     return JSONResponse({"firewall": api.account.firewalls.create(await _body(request))}, status_code=202)
 
 
 async def get_firewall(api: Api, request: Request) -> Response:
+    """GET /v2/firewalls/{firewall_id}."""
     return JSONResponse({"firewall": api.account.firewalls.get(request.path_params["firewall_id"])})
 
 
 async def update_firewall(api: Api, request: Request) -> Response:
+    """PUT /v2/firewalls/{firewall_id}."""
     updated = api.account.firewalls.update(request.path_params["firewall_id"], await _body(request))
     return JSONResponse({"firewall": updated})
 
 
 async def delete_firewall(api: Api, request: Request) -> Response:
+    """DELETE /v2/firewalls/{firewall_id}."""
     api.account.firewalls.delete(request.path_params["firewall_id"])
     return _nothing()
 
@@ -234,18 +251,22 @@ async def edit_firewall(api: Api, request: Request) -> Response:
 
 
 async def list_tags(api: Api, request: Request) -> Response:
+    """GET /v2/tags."""
     return _page(request, "tags", api.account.tags.all())
 
 
 async def create_tag(api: Api, request: Request) -> Response:
+    """POST /v2/tags."""
     return JSONResponse({"tag": api.account.tags.ensure((await _body(request)).get("name"))}, status_code=201)
 
 
 async def get_tag(api: Api, request: Request) -> Response:
+    """GET /v2/tags/{tag}."""
     return JSONResponse({"tag": api.account.tags.get(request.path_params["tag"])})
 
 
 async def delete_tag(api: Api, request: Request) -> Response:
+    """DELETE /v2/tags/{tag}."""
     api.account.tags.delete(request.path_params["tag"])
     return _nothing()
 
@@ -261,6 +282,7 @@ async def tag_resources(api: Api, request: Request) -> Response:
 
 
 async def list_images(api: Api, request: Request) -> Response:
+    """GET /v2/images."""
     private = {"true": True, "false": False}.get(request.query_params.get("private", ""))
     if request.query_params.get("type") == "distribution":
         private = False
@@ -268,6 +290,7 @@ async def list_images(api: Api, request: Request) -> Response:
 
 
 async def get_image(api: Api, request: Request) -> Response:
+    """GET /v2/images/{image}."""
     image = catalog.find_image(api.cloud, request.path_params["image"])
     if image is None:
         raise not_found()
@@ -275,6 +298,7 @@ async def get_image(api: Api, request: Request) -> Response:
 
 
 async def delete_image(api: Api, request: Request) -> Response:
+    """DELETE /v2/images/{image}."""
     number = request.path_params["image"]
     if number not in api.cloud.store.notes(IMAGES):
         raise not_found()
@@ -283,14 +307,17 @@ async def delete_image(api: Api, request: Request) -> Response:
 
 
 async def list_sizes(api: Api, request: Request) -> Response:
+    """GET /v2/sizes."""
     return _page(request, "sizes", catalog.sizes())
 
 
 async def list_regions(api: Api, request: Request) -> Response:
+    """GET /v2/regions."""
     return _page(request, "regions", catalog.regions())
 
 
 async def unknown(api: Api, request: Request) -> Response:
+    """Any other path."""
     raise not_found()
 
 
@@ -344,7 +371,7 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
     return [*found, route("/{rest:path}", _METHODS, unknown)]
 
 
-def endpoint_settings(cloud: Any) -> dict[str, str]:
+def endpoint_settings(cloud: Cloud) -> dict[str, str]:
     """What a client needs: `DIGITALOCEAN_API_URL` and `DIGITALOCEAN_TOKEN`."""
     return {
         "DIGITALOCEAN_API_URL": f"{cloud.settings.api_url}/digitalocean",

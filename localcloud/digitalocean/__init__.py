@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from localcloud.cloud import Cloud
 from localcloud.digitalocean.droplets import Droplets
 from localcloud.digitalocean.firewalls import Firewalls
-from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Delays, Json, account_token
+from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Delays, Json, account_token
 from localcloud.digitalocean.tags import Tags
 from localcloud.digitalocean.wire import droplet_inputs, droplet_request, firewall_inputs, firewall_request
 
@@ -68,19 +69,25 @@ class DigitalOcean:
         await self.droplets.take_up()
 
     async def create_droplet(self, request: Json) -> Json:
+        """See `Droplets.create`."""
         return await self.droplets.create(request)
 
     async def settled_droplet(self, droplet_id: int | str) -> Json:
+        """See `Droplets.settled`."""
         return await self.droplets.settled(droplet_id)
 
     def get_droplet(self, droplet_id: int | str) -> Json:
+        """See `Droplets.get`."""
         return self.droplets.get(droplet_id)
 
     def list_droplets(self, tag_name: str | None = None, name: str | None = None) -> list[Json]:
+        """See `Droplets.all`."""
         return self.droplets.all(tag_name, name)
 
     async def delete_droplet(self, droplet_id: int | str) -> None:
+        """See `Droplets.delete`."""
         await self.droplets.delete(droplet_id)
 
     async def act_on_droplet(self, droplet_id: int | str, request: Json) -> Json:
+        """See `Droplets.act`."""
         return await self.droplets.act(droplet_id, request)

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+from localcloud.cloud import Cloud
 from localcloud.digitalocean import catalog
 from localcloud.digitalocean.checks import not_found, pending
-from localcloud.digitalocean.parts import DROPLET, Cloud, Json, action_notes, next_id
+from localcloud.digitalocean.parts import DROPLET, Json, action_notes, next_id
 
 _log = logging.getLogger("localcloud.digitalocean")
 

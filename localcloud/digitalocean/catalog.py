@@ -7,7 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from localcloud.digitalocean.parts import IMAGES, Cloud, Json
+from localcloud.cloud import Cloud
+from localcloud.digitalocean.parts import IMAGES, Json
 
 FEATURES = ["backups", "ipv6", "metadata", "install_agent", "storage", "image_transfer"]
 
@@ -24,10 +25,12 @@ def default_region() -> str:
 
 
 def has_size(slug: object) -> bool:
+    """Whether a size of that slug is on offer."""
     return slug in _catalog()["sizes"]
 
 
 def has_region(slug: object) -> bool:
+    """Whether there is a region of that slug, available or not."""
     return slug in _catalog()["regions"]
 
 
@@ -39,10 +42,12 @@ def size(slug: str) -> Json:
 
 
 def sizes() -> list[Json]:
+    """All sizes on offer."""
     return [size(slug) for slug in _catalog()["sizes"]]
 
 
 def region(slug: str) -> Json:
+    """A region as the API shows it."""
     facts = _catalog()["regions"][slug]
     on_offer = list(_catalog()["sizes"]) if facts["available"] else []
     return {
@@ -55,6 +60,7 @@ def region(slug: str) -> Json:
 
 
 def regions() -> list[Json]:
+    """All regions."""
     return [region(slug) for slug in _catalog()["regions"]]
 
 

@@ -12,9 +12,9 @@ import ipaddress
 import re
 from typing import Any
 
-from localcloud.cloud import CloudError
+from localcloud.cloud import Cloud, CloudError
 from localcloud.digitalocean import catalog
-from localcloud.digitalocean.parts import DROPLET, SSH_KEY, TAG, VPC, Cloud, Json, settings
+from localcloud.digitalocean.parts import DROPLET, SSH_KEY, TAG, VPC, Json, settings
 
 USER_DATA_LIMIT = 64 * 1024
 FIREWALL_DROPLETS = 10  # more than these are attached by tag
@@ -58,6 +58,7 @@ def check_forms(request: Json) -> None:
 
 
 def check_tag(name: object) -> str:
+    """The name, if a tag may have it. Raises CloudError 422."""
     if not isinstance(name, str) or not _TAG.fullmatch(name):
         raise unprocessable(
             "tags may contain letters, numbers, colons, dashes, and underscores; "
@@ -156,6 +157,7 @@ def _check_targets(cloud: Cloud, request: Json) -> None:
 
 
 def check_known_tags(cloud: Cloud, tags: list[Any]) -> None:
+    """Raises CloudError 422 for a tag that doesn't exist."""
     for tag in tags:
         if cloud.store.get(TAG, check_tag(tag)) is None:
             raise unprocessable(f"tag {tag} not found")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from localcloud.cloud import Cloud
 from localcloud.digitalocean import catalog, wire
 from localcloud.digitalocean.actions import Actions, timestamp
 from localcloud.digitalocean.checks import check_droplet, check_tag, not_found, pending, unprocessable
@@ -20,7 +21,6 @@ from localcloud.digitalocean.parts import (
     FIREWALL,
     SETTINGS,
     VPC,
-    Cloud,
     Delays,
     Json,
     delays_of,

@@ -10,11 +10,11 @@ import time
 import uuid
 from collections.abc import Callable
 
-from localcloud.cloud import CloudError
+from localcloud.cloud import Cloud, CloudError
 from localcloud.digitalocean import wire
 from localcloud.digitalocean.actions import timestamp
 from localcloud.digitalocean.checks import check_firewall, not_found, unprocessable
-from localcloud.digitalocean.parts import FIREWALL, Cloud, Delays, Json, delays_of
+from localcloud.digitalocean.parts import FIREWALL, Delays, Json, delays_of
 from localcloud.state import Resource
 
 
@@ -75,6 +75,7 @@ class Firewalls:
         return wire.firewall_document(firewall, "waiting" if self._now() < settles else "succeeded")
 
     def all(self) -> list[Json]:
+        """Every firewall, oldest first."""
         return [self.get(firewall.id) for firewall in self._cloud.store.all(FIREWALL)]
 
     def delete(self, firewall_id: str) -> None:

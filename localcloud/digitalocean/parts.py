@@ -1,13 +1,13 @@
-"""What the DigitalOcean side needs from the local cloud, and the names under which it keeps things there."""
+"""Where the DigitalOcean side keeps things in the local cloud, and how long things take."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from localcloud.cloud import CloudError
+from localcloud.cloud import Cloud, CloudError
 from localcloud.state import Resource
 
 Json = dict[str, Any]
@@ -21,57 +21,6 @@ SSH_KEY = "digitalocean:index/sshKey:SshKey"
 # Namespaces of the store's notes: settings of the account, and its private images.
 SETTINGS = "digitalocean"
 IMAGES = "digitalocean/images"
-
-
-class Store(Protocol):
-    """The part of the local cloud's store that is used here."""
-
-    def get(self, kind: str, key: str, /) -> Resource | None: ...
-    def put(self, resource: Resource, /) -> None: ...
-    def delete(self, kind: str, key: str, /) -> None: ...
-    def all(self, kind: str, /) -> list[Resource]: ...
-    def note(self, namespace: str, key: str, value: Any, /) -> None: ...
-    def notes(self, namespace: str, /) -> Mapping[str, Any]: ...
-    def forget(self, namespace: str, key: str, /) -> None: ...
-
-
-class Machines(Protocol):
-    """Starts and stops what a droplet stands for."""
-
-    async def boot(self, name: str, kind: str, spec: Json, /) -> None: ...
-    def update(self, name: str, **changes: Any) -> None: ...
-    async def power_off(self, name: str, /) -> None: ...
-    async def delete(self, name: str, /) -> None: ...
-    def on_change(self, callback: Callable[[str, str], None], /) -> None: ...
-
-
-class Addresses(Protocol):
-    """Hands out public and private addresses, stable per owner."""
-
-    def allocate_public(self, owner: str, /) -> str: ...
-    def allocate_in(self, cidr: str, owner: str, /) -> str: ...
-    def release(self, owner: str, /) -> None: ...
-
-
-class Network(Protocol):
-    """Is told when firewalls, tags or droplets changed."""
-
-    def changed(self) -> None: ...
-
-
-class Cloud(Protocol):
-    """The local cloud as DigitalOcean's resources see it."""
-
-    @property
-    def store(self) -> Store: ...
-    @property
-    def machines(self) -> Machines: ...
-    @property
-    def addresses(self) -> Addresses: ...
-    @property
-    def network(self) -> Network: ...
-    @property
-    def extensions(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

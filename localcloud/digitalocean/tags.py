@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from localcloud.cloud import Cloud
 from localcloud.digitalocean.checks import check_tag, not_found
-from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Cloud, Json, retag
+from localcloud.digitalocean.parts import DROPLET, FIREWALL, TAG, Json, retag
 from localcloud.state import Resource
 
 
@@ -41,6 +42,7 @@ class Tags:
         }
 
     def all(self) -> list[Json]:
+        """Every tag, by name."""
         return [self.get(tag.id) for tag in sorted(self._cloud.store.all(TAG), key=lambda one: one.id)]
 
     def delete(self, name: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from localcloud.cloud import Cloud
 from localcloud.digitalocean import catalog
-from localcloud.digitalocean.parts import Cloud, Json
+from localcloud.digitalocean.parts import Json
 from localcloud.state import Resource
 
 _DROPLET_REQUEST = {

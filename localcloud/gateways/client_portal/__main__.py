@@ -21,6 +21,7 @@ from localcloud.gateways.client_portal.settings import Settings, arguments, read
 
 
 def endpoint(path: Path | None, address: str | None) -> Endpoint:
+    """Where a server of this process listens. Raises ValueError."""
     return Endpoint(path, parse_address(address) if address else None)
 
 

@@ -188,6 +188,7 @@ class Front:
         self.faults = ActedFaults(gateway.session)
 
     async def answer(self, request: Request, handler: Handler | None) -> Response:
+        """The answer to a request; `handler` None is a path that isn't there."""
         rules, peer = self.gateway.settings.addresses, request.client
         if rules is not None and peer is not None and not rules.admits(peer.host):
             return PlainTextResponse("Access Denied", status_code=404)
@@ -215,6 +216,7 @@ class Front:
         return Route(BASE + path, endpoint, methods=[method])
 
     async def unknown(self, request: Request) -> Response:
+        """Any other path: 404 with a login, 401 without."""
         return await self.answer(request, None)
 
 
@@ -230,6 +232,7 @@ class WithoutTrailingSlash:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything on, its path without the slash."""
         if scope["type"] in ("http", "websocket") and scope["path"].endswith("/") and scope["path"] != "/":
             scope = {**scope, "path": scope["path"].rstrip("/")}
         await self.app(scope, receive, send)

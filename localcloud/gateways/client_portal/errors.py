@@ -17,6 +17,7 @@ class Refusal(Exception):
 
 
 def not_logged_in() -> Refusal:
+    """Nobody is logged in."""
     return Refusal(401, "not authenticated")
 
 
@@ -31,4 +32,5 @@ def accounts_first() -> Refusal:
 
 
 def unavailable() -> Refusal:
+    """IBKR's servers don't answer; what was asked of them may have been done."""
     return Refusal(503, "Service Unavailable")

@@ -44,6 +44,7 @@ class Gateway:
         return known
 
     def forget_positions(self, account: str) -> None:
+        """The next question is answered afresh."""
         self._positions.pop(account, None)
 
     def brokerage_account(self, account: str) -> str:

@@ -86,10 +86,12 @@ class IBeam:
             _log.critical("IBEAM_MAX_FAILED_AUTH reached: giving up after %d failed logins", self.failed)
 
     async def activate(self) -> None:
+        """Looks after the gateway again, from now on."""
         self.active = True
         self._wake.set()
 
     async def deactivate(self) -> None:
+        """Ends the login and leaves the gateway alone."""
         self.active = False
         await self.gateway.session.log_out()
 

@@ -52,6 +52,7 @@ class BrokerageSession:
 
     @property
     def username(self) -> str:
+        """Who is logged in, or nothing."""
         return self._login.username if self._login else ""
 
     @property
@@ -61,6 +62,7 @@ class BrokerageSession:
 
     @property
     def connected(self) -> bool:
+        """Whether there is a line to IBKR's servers."""
         return self._link is not None and not self._link.closed.is_set()
 
     @property

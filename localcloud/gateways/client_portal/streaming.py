@@ -70,6 +70,7 @@ class Client:
         self.quotes: dict[int, list[str]] = {}
 
     async def send(self, **message: Any) -> None:
+        """Sends one message."""
         await self.socket.send_bytes(json.dumps(message).encode())
 
     async def greet(self) -> None:
