@@ -119,6 +119,11 @@ def _delete_machine(daemon: Daemon, options: argparse.Namespace) -> int:
     return 0
 
 
+def _reset_machine(daemon: Daemon, options: argparse.Namespace) -> int:
+    print(f"reset {daemon.call('reset_machine', name=options.name)['machine']}")
+    return 0
+
+
 def _why(daemon: Daemon, options: argparse.Namespace) -> int:
     answer = daemon.call("why", source=options.source, destination=options.destination, port=options.port)
     verb = "reaches" if answer["allowed"] else "does not reach"
@@ -186,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("name")
     found.add_argument("-f", "--follow", action="store_true")
     command("delete-machine", _delete_machine, "delete a machine behind Pulumi's back").add_argument("name")
+    command("reset-machine", _reset_machine, "switch a machine off and on again").add_argument("name")
     found = command("why", _why, "explain whether a connection is allowed")
     found.add_argument("source", help="a machine, `internet` or `iap`")
     found.add_argument("destination", help="a machine or an address")

@@ -52,6 +52,7 @@ class AdminServer:
             "user_add": self._user_add,
             "find": self._find,
             "delete_machine": self._delete_machine,
+            "reset_machine": self._reset_machine,
             "stop": self._stop_daemon,
         }
 
@@ -219,6 +220,15 @@ class AdminServer:
     async def _delete_machine(self, params: Params) -> Params:
         machine = self._named(params["name"])
         await delete_as_a_person(self._cloud, machine)
+        return {"machine": machine}
+
+    async def _reset_machine(self, params: Params) -> Params:
+        """As `gcloud compute instances reset`: its memory is gone, its disks stay."""
+        machine = self._named(params["name"])
+        if not machine.startswith(("gce/", "droplet/")):
+            raise CloudError(400, f"only virtual machines and droplets can be reset, not {machine}")
+        await self._cloud.machines.power_off(machine)
+        await self._cloud.machines.power_on(machine)
         return {"machine": machine}
 
     async def _stop_daemon(self, _: Params) -> Params:

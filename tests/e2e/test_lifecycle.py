@@ -12,7 +12,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import PATIENCE_SECONDS, Service, eventually, new_stack
+from localcloud.control import Daemon
+from tests.e2e.conftest import Service, eventually, new_stack
 from tools.environments import CHECKOUT
 from tools.local_stack import LocalStack
 
@@ -128,10 +129,9 @@ def test_the_cloud_that_lost_its_power_comes_back_as_it_was(own: LocalStack) -> 
     service = Service(own)
     service.until_connected()
     before = service.get("account").json()["id"]
-    daemon = own.cloud.running()
-    assert daemon
-    os.kill(daemon.pid, signal.SIGKILL)
-    eventually(lambda: listening(daemon.network), lambda found: not found, PATIENCE_SECONDS)
+    network = own.cloud.network()
+    os.kill(int(Daemon(own.cloud.home).about()["pid"]), signal.SIGKILL)
+    eventually(lambda: listening(network), lambda found: not found)
     own.up()
     again = Service(own)
     assert again.url == service.url
