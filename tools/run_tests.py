@@ -19,6 +19,8 @@ from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 RESULTS = CHECKOUT / ".local" / "test-results"
 # What goes through the TWS library; files and folders that the second run takes.
 TWS_TESTS = ("tests/tws", "tests/broker/test_ibkr*.py")
+# IBKR's own client uses neither library: once is enough.
+INDEPENDENT = "tests/tws/test_ibapi.py"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def main() -> int:
     # A choice of tests is the person's; only the whole is run twice.
     if not chosen and tws_tests():
         print("\nOver ib_async:", flush=True)
-        code_over, counts_over = pytest(IB_ASYNC, "ib-async", tws_tests())
+        code_over, counts_over = pytest(IB_ASYNC, "ib-async", [f"--ignore={INDEPENDENT}", *tws_tests()])
         code, counts = code or code_over, counts + counts_over
     print(f"\n{counts}")
     return code
