@@ -21,7 +21,8 @@ from typing import Any
 
 GOOGLE = "https://run.googleapis.com"
 LONGEST_S = 15 * 60
-POLL_S = 1.0
+# Between two looks: soon at first, since a migration without work ends at once, then ever more seldom.
+FIRST_POLL_S, LONGEST_POLL_S = 0.2, 3.0
 ATTEMPTS = 5
 PASSING = (429, 500, 502, 503, 504)
 
@@ -59,7 +60,7 @@ class CloudRun:
         raise JobFailed(f"{method} {path}: no answer")
 
 
-def run(api: CloudRun, job: str, longest_s: float = LONGEST_S, poll_s: float = POLL_S) -> str:
+def run(api: CloudRun, job: str, longest_s: float = LONGEST_S, poll_s: float = FIRST_POLL_S) -> str:
     """Executes a job ("projects/P/locations/L/jobs/N"), waits, and returns the execution's name.
 
     Raises JobFailed if it fails, or takes longer than `longest_s` seconds.
@@ -70,6 +71,7 @@ def run(api: CloudRun, job: str, longest_s: float = LONGEST_S, poll_s: float = P
         if time.monotonic() > end:
             raise JobFailed(f"{job} still runs after {longest_s:.0f} s; its logs say what it waits for")
         time.sleep(poll_s)
+        poll_s = min(poll_s * 1.5, LONGEST_POLL_S)
         operation = api.request("GET", str(operation["name"]))
     if "error" in operation:
         raise JobFailed(f"{job}: {operation['error'].get('message', operation['error'])}")

@@ -16,6 +16,9 @@ from typing import Any
 
 import pulumi
 import yaml
+from pulumi.runtime import rpc
+from pulumi.runtime.mocks import MockMonitor
+from pulumi.runtime.proto import resource_pb2
 
 from stacks.declaration import declare
 from stacks.settings import Settings, parse
@@ -50,12 +53,18 @@ NUMBER = "123456789"
 
 @dataclass(frozen=True)
 class Registered:
-    """One resource as the engine got it. Secret inputs are unwrapped in `inputs`, their paths in `secrets`."""
+    """One resource as the engine got it.
+
+    Secret inputs are unwrapped in `inputs`, their paths are in `secrets`. `waits_for` are the names of the
+    resources that it depends on, and `options` the engine's: protect, deleteBeforeReplace and so on.
+    """
 
     type: str
     name: str
     inputs: dict[str, Any]
     secrets: frozenset[str]
+    waits_for: frozenset[str]
+    options: dict[str, Any]
 
 
 @dataclass
@@ -79,21 +88,39 @@ class Plan:
 class Cloud(pulumi.runtime.Mocks):
     """Answers as the clouds would, with ids of the real form."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         return {}
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         if args.typ == "pulumi:pulumi:StackReference":
             return args.name, {"name": args.name, "outputs": FOUNDATION_OUTPUTS, "secretOutputNames": []}
-        secrets: set[str] = set()
-        inputs = unwrap(args.inputs, "", secrets)
-        custom = not args.typ.startswith("ibkr:")
-        if custom:
-            self.plan.resources.append(Registered(args.typ, args.name, inputs, frozenset(secrets)))
-        return outputs_of(args.typ, args.name, inputs)
+        return outputs_of(args.typ, args.name, unwrap(args.inputs, "", set()))
+
+
+class Engine(MockMonitor):
+    """The engine's side: records each custom resource with its options."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(Cloud())
+        self.plan = plan
+
+    def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> Any:  # noqa: N802
+        if request.custom and not request.type.startswith("pulumi:"):
+            secrets: set[str] = set()
+            inputs = unwrap(rpc.deserialize_properties(request.object), "", secrets)
+            options = {
+                "protect": request.protect,
+                "deleteBeforeReplace": request.deleteBeforeReplace,
+                "replaceOnChanges": list(request.replaceOnChanges),
+                "additionalSecretOutputs": list(request.additionalSecretOutputs),
+                "retainOnDelete": request.retainOnDelete,
+                "parent": request.parent,
+            }
+            waits_for = frozenset(urn.rpartition("::")[2] for urn in request.dependencies)
+            self.plan.resources.append(
+                Registered(request.type, request.name, inputs, frozenset(secrets), waits_for, options)
+            )
+        return super().RegisterResource(request)
 
 
 FOUNDATION_OUTPUTS = {
@@ -195,7 +222,10 @@ def plan_of(settings: Settings) -> Plan:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        pulumi.runtime.set_mocks(Cloud(plan), project="ibkr", stack=settings.stack, preview=False)
+        engine = Engine(plan)
+        pulumi.runtime.set_mocks(
+            engine.mocks, project="ibkr", stack=settings.stack, preview=False, monitor=engine
+        )
 
         @pulumi.runtime.test
         def run() -> pulumi.Output[Any]:
@@ -205,5 +235,6 @@ def plan_of(settings: Settings) -> Plan:
         run()
     finally:
         loop.close()
+        asyncio.set_event_loop(None)
     plan.resources.sort(key=lambda found: (found.type, found.name))
     return plan
