@@ -20,7 +20,7 @@ TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
 # The farthest that a price walks in one look: a machine that slept for a week must not wake to a crash.
 LONGEST_STEP_SECONDS = 6.5 * 3600
 # Prices stand still for this long, so that valuing a portfolio twice costs no second walk.
-SHORTEST_STEP_SECONDS = 0.1
+SHORTEST_STEP_SECONDS = 0.2
 HALF_SPREAD = 0.00005
 LOT = 100
 
