@@ -1,8 +1,8 @@
 """One declared user's IBeam droplet at DigitalOcean.
 
 What it is (name, size, image, tags, user data) comes from `broker.fleet.spec`, which the service calls too:
-one spec, two callers. The credentials reach the machine in its user data, injected by cloud-init, so that
-is a secret here and in the state.
+one spec, two callers. The user data is made by itself, since it alone waits for the NAT's address. The
+credentials reach the machine in it, injected by cloud-init, so it is a secret here and in the state.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import pulumi_digitalocean as digitalocean
 from broker.fleet.spec import (
     Credentials,
     DropletSettings,
-    DropletSpec,
     Environment,
-    droplet_spec,
+    droplet_name,
+    droplet_size,
+    droplet_tags,
+    droplet_user_data,
 )
 
 
@@ -64,18 +66,21 @@ class IBeamDroplet(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: IBeamDropletArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:ibeam:IBeamDroplet", name, None, opts)
-        # All but the user data is known before the NAT's address is, and a preview shows it.
-        known = self._spec(args, "192.0.2.1")
-        client_ip: pulumi.Output[str] = pulumi.Output.secret(args.fleet.client_ip)
-        user_data = client_ip.apply(lambda address: self._spec(args, address).user_data)
+        fleet, who = args.fleet, (args.user, args.environment, args.index)
+        client_ip: pulumi.Output[str] = pulumi.Output.secret(fleet.client_ip)
+        # All but the user data is known before the NAT's address is, so that a preview shows it.
+        name_there = droplet_name(*who)
+        user_data = client_ip.apply(
+            lambda address: droplet_user_data(args.environment, fleet.resolved(address), args.credentials)
+        )
 
         droplet = digitalocean.Droplet(
             f"{name}-droplet",
-            name=known.name,
-            region=known.region,
-            size=known.size,
-            image=known.image,
-            tags=list(known.tags),
+            name=name_there,
+            region=fleet.region,
+            size=droplet_size(args.environment, fleet.resolved("")),
+            image=fleet.image,
+            tags=list(droplet_tags(fleet.stack, *who, "pulumi")),
             user_data=user_data,  # a secret, since what it is made from is marked as one
             monitoring=True,
             opts=pulumi.ResourceOptions(
@@ -88,18 +93,6 @@ class IBeamDroplet(pulumi.ComponentResource):
             ),
         )
 
-        self.droplet_name = known.name
+        self.droplet_name = name_there
         self.address = droplet.ipv4_address
         self.register_outputs({"address": self.address})
-
-    @staticmethod
-    def _spec(args: IBeamDropletArgs, client_ip: str) -> DropletSpec:
-        return droplet_spec(
-            args.fleet.stack,
-            args.user,
-            args.environment,
-            args.index,
-            args.fleet.resolved(client_ip),
-            args.credentials,
-            "pulumi",
-        )

@@ -25,7 +25,6 @@ class Foundation:
     """What an environment reads of its foundation. `peering` is None where another stack declares it."""
 
     network_id: pulumi.Input[str]
-    registry_url: pulumi.Input[str]
     database_url: SecretReference | None
     database_instance: pulumi.Input[str] | None
     peering: pulumi.Resource | None = None
@@ -67,7 +66,7 @@ def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
             "database_url_version": database_url.version,
         }
     outputs |= _ci_and_key(settings, enabled)
-    foundation = Foundation(vpc.network_id, registry.url, database_url, instance, vpc.peering, enabled)
+    foundation = Foundation(vpc.network_id, database_url, instance, vpc.peering, enabled)
     return foundation, outputs
 
 
@@ -111,6 +110,4 @@ def referenced(settings: Settings) -> Foundation:
         database_url = SecretReference(
             stack.require_output("database_url_secret"), stack.require_output("database_url_version"), ()
         )
-    return Foundation(
-        stack.require_output("network_id"), stack.require_output("registry_url"), database_url, instance
-    )
+    return Foundation(stack.require_output("network_id"), database_url, instance)

@@ -92,7 +92,7 @@ def droplet_spec(
     """
     return DropletSpec(
         name=droplet_name(user, environment, index),
-        size=settings.demo_size if environment == "demo" else settings.size,
+        size=droplet_size(environment, settings),
         region=settings.region,
         image=settings.image,
         tags=droplet_tags(stack, user, environment, index, manager, account),
@@ -120,6 +120,11 @@ def droplet_name(user: str, environment: Environment, index: int) -> str:
             f"shorten user name {user!r} by {len(name) - _NAME_LIMIT}"
         )
     return name
+
+
+def droplet_size(environment: Environment, settings: DropletSettings) -> str:
+    """A demo has the smaller size."""
+    return settings.demo_size if environment == "demo" else settings.size
 
 
 def account_of(stack: str, user: str, environment: Environment, index: int) -> str:
