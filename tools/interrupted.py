@@ -39,13 +39,22 @@ def checkpoint(state: Path) -> State:
     return latest
 
 
+def needs_repair(state: Path) -> bool:
+    """Whether an engine was killed while it worked on the stack."""
+    return is_locked(state) or bool(checkpoint(state).get("pending_operations"))
+
+
+def is_locked(state: Path) -> bool:
+    """Whether the engine's lock is there: a dead one's, since whoever runs the CLI holds the stack's own."""
+    return any((state / ".pulumi" / "locks").rglob("*.json"))
+
+
 def repair(state: Path, find: Find, ask: Ask) -> None:
     """Remove stale locks and settle begun operations. Call it while holding the stack's own lock.
 
     `find` gives the ids of the cloud's resources of a type that were made with these inputs.
     """
-    # Whoever runs the CLI holds the stack's lock, so a lock of the engine's is a dead one's.
-    if any((state / ".pulumi" / "locks").rglob("*.json")):
+    if is_locked(state):
         ask("cancel", "--yes", "--stack", "local")
     if not checkpoint(state).get("pending_operations"):
         return

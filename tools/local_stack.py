@@ -16,6 +16,7 @@ from typing import Any
 from tools import cache, interrupted, local_config, pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed, LocalCloud
+from tools.steps import Progress
 
 STACK = local_config.STACK
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
@@ -59,9 +60,12 @@ class LocalStack:
             self._pulumi("up", "--yes", "--skip-preview", *options, lock=lock)
 
     def preview(self, *options: str) -> None:
-        """Show what `up` would do."""
+        """Show what `up` would do. A local cloud that was started for it alone doesn't stay."""
+        was_running = self.cloud.is_running()
         with self._ready() as lock:
             self._pulumi("preview", *options, lock=lock)
+        if not was_running and self.is_empty():
+            self.cloud.stop()
 
     def refresh(self, *options: str) -> None:
         """Compare the state with what there is, and take that over."""
@@ -109,7 +113,9 @@ class LocalStack:
     def _ready(self) -> Iterator[int]:
         """Everything is in place for the engine, and nobody else works on this stack meanwhile."""
         with self.locked() as lock:
-            self.cloud.start(keep_network=not self.is_empty())
+            if not self.cloud.is_running():
+                with Progress("Starting the local cloud"):
+                    self.cloud.start(keep_network=not self.is_empty())
             self._prepare()
             yield lock
 
@@ -124,10 +130,15 @@ class LocalStack:
         self._state.mkdir(exist_ok=True)
         salt = (self._checkpoint().get("secrets_providers") or {}).get("state", {}).get("salt")
         config = self.config.write(self.cloud.network(), salt)
-        if not interrupted.stack_file(self._state).exists() or local_config.SALT not in config:
+        file = interrupted.stack_file(self._state)
+        if local_config.SALT not in config and self.is_empty():
+            file.unlink(missing_ok=True)  # an interrupted `stack init`: begun anew
+        if not file.exists():
             self._ask("stack", "init", "--stack", STACK, "--no-select")
         self._make_secrets(self.config.read()["config"])
-        interrupted.repair(self._state, self.cloud.find, self._ask)
+        if interrupted.needs_repair(self._state):
+            with Progress("Settling what an interrupted run left"):
+                interrupted.repair(self._state, self.cloud.find, self._ask)
 
     def _make_secrets(self, config: Mapping[str, Any]) -> None:
         """Open the accounts that the configuration declares and set the secrets that it lacks."""
