@@ -48,7 +48,7 @@ class BaseBroker(ABC):
 
     @abstractmethod
     def connect(self) -> bool:
-        """Connect to the broker. True once connected; raises `NotConnected` and goes on trying otherwise."""
+        """Connect to the broker. True once connected; else raises `NotConnected`, and goes on trying."""
 
     @abstractmethod
     def disconnect(self) -> None:
@@ -64,7 +64,7 @@ class BaseBroker(ABC):
 
     @abstractmethod
     def get_position(self, symbol: str) -> Position | None:
-        """Get position for a specific symbol; None if it isn't held. Raises `NotConnected`, `InvalidRequest`."""
+        """Position for a specific symbol; None if it isn't held. Raises `NotConnected`, `InvalidRequest`."""
 
     @abstractmethod
     def place_order(self, request: OrderRequest) -> Order:
@@ -136,7 +136,10 @@ class BaseBroker(ABC):
         return self.clock().is_open
 
     def get_quote(self, symbol: str) -> Quote:
-        """Current prices. Raises `UnsupportedOperation`, `UnknownSymbol`, `MarketDataUnavailable`, `NotConnected`."""
+        """Current prices.
+
+        Raises `UnsupportedOperation`, `UnknownSymbol`, `MarketDataUnavailable`, `NotConnected`.
+        """
         raise UnsupportedOperation(f"{self.name} gives no quotes")
 
     def start(self) -> None:

@@ -6,8 +6,6 @@ Three families, because they ask for opposite reactions:
 `OrderOutcomeUnknown`                  nobody knows: look it up, never send it again under another id.
 """
 
-
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -63,19 +61,19 @@ class NotConnected(BrokerError):
 
 
 class StandBy(NotConnected):
-    """Another process holds the trading connection. Call again after `retry_after` seconds: it was asked to hand over."""
+    """Another process holds the connection and is to hand over. Call again after `retry_after` seconds."""
 
     kind = "stand-by"
 
 
 class NotAuthenticated(NotConnected):
-    """The broker refuses the login, or it isn't done yet. A person has to look: retrying can lock the account."""
+    """The login was refused, or isn't done yet. A person has to look: retrying can lock the account."""
 
     kind = "not-authenticated"
 
 
 class SecondFactorWaiting(NotAuthenticated):
-    """The login waits for a person to confirm it on a phone. Alert them; don't restart the gateway meanwhile."""
+    """The login waits for a person to confirm it on a phone. Alert them; don't restart the gateway."""
 
     kind = "second-factor-waiting"
 
@@ -151,14 +149,14 @@ class OrderNotCancellable(BrokerError):
 
 
 class DuplicateClientOrderId(BrokerError):
-    """This client order id already names another order, and nothing was sent. Use a new id for a new order."""
+    """This client order id names another order already. Nothing was sent: use a new id for a new order."""
 
     kind = "duplicate-client-order-id"
 
     def __init__(self, client_order_id: str, existing: Order) -> None:
         super().__init__(
-            f"client_order_id {client_order_id!r} already names another order: {existing.side} {existing.qty:g} "
-            f"{existing.symbol} ({existing.order_type})"
+            f"client_order_id {client_order_id!r} already names another order: "
+            f"{existing.side} {existing.qty:g} {existing.symbol} ({existing.order_type})"
         )
         self.client_order_id = client_order_id
         self.existing = existing
@@ -203,7 +201,7 @@ class OrderOutcomeUnknown(BrokerError):
 
 
 class MarketDataUnavailable(BrokerError):
-    """The broker gives no price: no subscription, a competing session, or no trade yet. `code` is the broker's."""
+    """The broker gives no price: no subscription, a competing session, no trade yet. `code` tells which."""
 
     kind = "market-data-unavailable"
 
@@ -213,6 +211,6 @@ class MarketDataUnavailable(BrokerError):
 
 
 class BrokerFailure(BrokerError):
-    """The broker answered with something that makes no sense. Nothing was changed; report it, then try again."""
+    """The broker's answer makes no sense. Nothing was changed; report it, then try again."""
 
     kind = "broker-failure"

@@ -54,7 +54,8 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
     # The ports are how a gateway says which account it trades: a live port in paper mode is somebody's slip.
     if (mode, port) in (("paper", LIVE_PORT), ("live", PAPER_PORT)):
         problems.append(
-            f"IBKR_GATEWAY_PORT {port} contradicts IBKR_TRADING_MODE {mode}: {LIVE_PORT} is live, {PAPER_PORT} paper"
+            f"IBKR_GATEWAY_PORT {port} contradicts IBKR_TRADING_MODE {mode}: "
+            f"{LIVE_PORT} is live, {PAPER_PORT} paper"
         )
     paper = (environment.get("ALPACA_PAPER") or "true").strip().lower()
     if paper not in ("true", "false"):
@@ -118,7 +119,7 @@ def journal_from_environment(environment: Mapping[str, str]) -> Journal:
 
 def _alpaca(settings: BrokerSettings, journal: Journal) -> BaseBroker:
     if not (settings.alpaca_api_key and settings.alpaca_secret_key):
-        raise ConfigurationError("not configured: BROKER_TYPE alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
+        raise ConfigurationError("not configured: alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
     from broker.brokers.alpaca import AlpacaBroker
 
     return AlpacaBroker(

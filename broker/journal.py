@@ -111,7 +111,7 @@ class Journal:
         self._do(lambda db: db.execute(change))
 
     def update(self, order_id: str, report: OrderReport) -> Order:
-        """Take over what the broker says. A final status is never left, and a filled quantity never falls."""
+        """Take over what the broker says. Only a fill changes a final order; filled quantities never fall."""
         return self._do(lambda db: self._update(db, order_id, report))
 
     def get(self, account: str, order_id: str) -> Order:
@@ -193,7 +193,8 @@ class Journal:
                 doing="connecting to the database again at the next call",
             ) from failure
         except SQLAlchemyError as failure:
-            raise JournalUnavailable(f"the order journal can't be used: {type(failure).__name__}") from failure
+            said = f"the order journal can't be used: {type(failure).__name__}"
+            raise JournalUnavailable(said) from failure
 
 
 def check_same(request: OrderRequest, existing: Order) -> None:
@@ -209,7 +210,7 @@ def _begin(connection: Connection) -> None:
 
 def _durable(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # sqlite3 would begin transactions itself, and later than `_begin`
-    # A committed order must survive a power cut: WAL with the default synchronous=NORMAL may lose the last ones.
+    # A committed order must survive a power cut; WAL with synchronous=NORMAL may lose the last ones.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=5000")

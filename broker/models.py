@@ -65,7 +65,7 @@ class Order:
     #: why it was rejected, cancelled or isn't known, in the broker's words
     reason: str | None = None
     reason_code: str | None = None
-    #: the broker's own numbers: `broker_order_id` may be issued anew, `permanent_id` identifies the order for ever
+    #: the broker's own numbers: `broker_order_id` may be issued anew, `permanent_id` never is
     broker_order_id: str | None = None
     permanent_id: str | None = None
     broker_status: str | None = None

@@ -15,7 +15,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from broker.base import Capabilities
-from broker.errors import BrokerError, InsufficientFunds, MarketClosed, OrderOutcomeUnknown, OrderRejected
+from broker.errors import (
+    BrokerError,
+    InsufficientFunds,
+    MarketClosed,
+    OrderOutcomeUnknown,
+    OrderRejected,
+)
 from broker.journal import Journal, check_same
 from broker.models import Order, OrderReport, OrderRequest, Status
 from broker.validation import check_order
@@ -86,7 +92,7 @@ def failure_of(order: Order) -> BrokerError | None:
 def rejection(reason: str, code: int | str | None = None, order: Order | None = None) -> OrderRejected:
     """The kind of refusal that the broker's words tell of."""
     words = reason.lower()
-    # IBKR: "Available Funds are in sufficient", "INSUFFICIENT EXCESS LIQUIDITY"; Alpaca: "insufficient buying power"
+    # IBKR: "Available Funds are in sufficient"; Alpaca: "insufficient buying power"
     # and "your equity with loan value must exceed the initial margin"
     poor = ("insufficient", "in sufficient", "buying power", "equity with loan value", "margin requirement")
     if any(mark in words for mark in poor):
@@ -116,7 +122,7 @@ def _refused(refusal: OrderRejected) -> OrderReport:
 
 
 def _note(journal: Journal, order: Order, report: OrderReport) -> Order:
-    """Take down what the broker said. It stays true if the journal is away: reconciliation writes it later."""
+    """Take down what the broker said. If the journal is away, reconciliation writes it later."""
     try:
         return journal.update(order.id, report)
     except BrokerError:

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy knows them. In the service `broker/service/migrations` makes them; a test compares."""
+"""The tables. In the service `broker/service/migrations` makes them; a test compares."""
 
 from __future__ import annotations
 

@@ -181,7 +181,9 @@ class AlpacaBroker(BaseBroker):
             self._ask(self._client.get_clock)
         except (NotConnected, RateLimited, BrokerFailure) as failure:
             self._reason = self._reason or failure.message
-            return Health(False, "disconnected", self._since.isoformat(), failure.message, "asking at each call")
+            return Health(
+                False, "disconnected", self._since.isoformat(), failure.message, "asking at each call"
+            )
         now = datetime.now(UTC)
         return Health(
             True,
@@ -215,7 +217,11 @@ class AlpacaBroker(BaseBroker):
             "client_order_id": order.client_order_id,
         }
         limited = order.order_type == "limit"
-        asked = LimitOrderRequest(**body, limit_price=order.limit_price) if limited else MarketOrderRequest(**body)
+        asked = (
+            LimitOrderRequest(**body, limit_price=order.limit_price)
+            if limited
+            else MarketOrderRequest(**body)
+        )
         try:
             return _report(self._ask(lambda: self._client.submit_order(asked)))
         except _Refused as refusal:
@@ -249,7 +255,10 @@ class AlpacaBroker(BaseBroker):
         return self._journal.update(order.id, _report(found))
 
     def _ask(self, request: Callable[[], T], missing: bool = False) -> T | None:
-        """One request, once. `missing`: a 404 is an answer, None. Raises `_Refused`, `NotConnected` and its like."""
+        """One request, once. `missing`: a 404 is an answer, None.
+
+        Raises `_Refused`, `BrokerFailure`, `RateLimited`, `NotConnected`, `NotAuthenticated`.
+        """
         import requests
         from alpaca.common.exceptions import APIError
 
@@ -309,7 +318,9 @@ def _refuse(error: Any, missing: bool) -> None:
     if status == 404 and missing:
         return
     if status == 401 or (status == 403 and "forbidden" in message.lower()):
-        raise NotAuthenticated(f"Alpaca refuses the API key: {message}", doing="nothing: a person mends the key")
+        raise NotAuthenticated(
+            f"Alpaca refuses the API key: {message}", doing="nothing: a person mends the key"
+        )
     if status == 429:
         wait = error.response.headers.get("Retry-After", "60") if error.response is not None else "60"
         raise RateLimited("Alpaca's request limit is used up", float(wait) if wait.isdigit() else 60.0)

@@ -227,7 +227,9 @@ class SimulatedBroker(BaseBroker):
 
     def _ready(self) -> None:
         if not self._connected:
-            raise NotConnected("the simulated broker isn't connected", since=self._since, doing="call connect()")
+            raise NotConnected(
+                "the simulated broker isn't connected", since=self._since, doing="call connect()"
+            )
         self._market.advance(self._clock())
         self._match()
 
@@ -238,7 +240,9 @@ class SimulatedBroker(BaseBroker):
             owned = self._holdings.get(symbol, _Holding()).qty
             needed = order.qty * (order.limit_price or price)
             if order.side == "buy" and needed > self._cash + max(-owned, 0.0) * price:
-                raise InsufficientFunds(f"insufficient buying power: {needed:.2f} needed, {self._cash:.2f} there")
+                raise InsufficientFunds(
+                    f"insufficient buying power: {needed:.2f} needed, {self._cash:.2f} held"
+                )
             number = uuid.uuid4().hex
             fill = self._crossed(order)
             if fill is not None:

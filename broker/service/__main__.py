@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve HTTP on HOST and PORT, or on UNIX_SOCKET")
     migrate = commands.add_parser("migrate", help="bring the database to the newest schema")
-    migrate.add_argument("--revision", default="head", help="another revision than the newest; base empties it")
+    migrate.add_argument("--revision", default="head", help="instead of the newest; base empties it")
     migrate.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the database")
     chosen = parser.parse_args(arguments)
     try:

@@ -63,7 +63,7 @@ class KeySet:
         self._lock = asyncio.Lock()
 
     async def find(self, key_id: str) -> jwt.PyJWK:
-        """One key. Raises `Unauthorized` if the issuer has none of that id, `NotConnected` if it can't be asked."""
+        """One key. Raises `Unauthorized` (there is none of that id), `NotConnected` (nobody to ask)."""
         if key_id not in self._keys or time.monotonic() - self._fetched > KEYS_LIVE:
             async with self._lock:
                 now = time.monotonic()
@@ -117,7 +117,7 @@ class Authenticator:
             head = jwt.get_unverified_header(token)
             algorithm, key_id = head.get("alg"), head.get("kid")
             if algorithm not in ALGORITHMS or not isinstance(key_id, str):
-                raise Unauthorized(f"the token must be signed with {' or '.join(ALGORITHMS)} and name its key")
+                raise Unauthorized(f"a token is signed with {' or '.join(ALGORITHMS)} and names its key")
             key = await self._keys.find(key_id)
             claims = jwt.decode(
                 token,

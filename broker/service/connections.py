@@ -63,7 +63,7 @@ class Connection:
 
     @property
     def broker(self) -> BaseBroker:
-        """The broker. Raises `ConfigurationError` (none), `StandBy` (another instance holds the connection)."""
+        """The broker. Raises `ConfigurationError` (there is none), `StandBy` (another instance has it)."""
         if self._broker is None:
             raise self._unconfigured or ConfigurationError("no broker is configured")
         if self._lease is not None and not self._lease.held:

@@ -33,5 +33,6 @@ def why_not_ready(engine: Engine) -> str:
         return f"the database can't be used: {type(failure).__name__}"
     # A newer schema is fine: during a rollout the old revision serves beside migrations of the new one.
     if revision is None or str(revision) < SCHEMA_REVISION:
-        return f"the schema is at {revision or 'nothing'}, and {SCHEMA_REVISION} is needed: run the migration job"
+        found = revision or "nothing"
+        return f"the schema is at {found}, and {SCHEMA_REVISION} is needed: run the migration job"
     return ""

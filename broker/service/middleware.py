@@ -21,7 +21,7 @@ _PROBES = ("/healthz", "/readyz")
 
 
 class TooLarge(HTTPException):
-    """The body is larger than the limit. An HTTPException, which FastAPI lets through while it reads a body."""
+    """The body is larger than the limit. FastAPI lets an HTTPException through while it reads a body."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"A body may have {limit} bytes at most", {"Connection": "close"})

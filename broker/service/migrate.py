@@ -40,7 +40,8 @@ def migrate(
                 return
             (command.downgrade if _is_older(target, before) else command.upgrade)(_config(db), revision)
             db.commit()
-            say(f"migrated from {before or 'an empty database'} to {current_revision(db) or 'an empty database'}")
+            nothing = "an empty database"
+            say(f"migrated from {before or nothing} to {current_revision(db) or nothing}")
         finally:
             db.rollback()
             db.execute(text("select pg_advisory_unlock(:lock)"), {"lock": _LOCK})

@@ -97,7 +97,8 @@ def install(app: FastAPI) -> None:
     async def validation(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         if any(item["type"] == "json_invalid" for item in found):
-            return problem(400, "malformed-json", "The body isn't JSON", str(found[0].get("ctx", {}).get("error", "")))
+            said = str(found[0].get("ctx", {}).get("error", ""))
+            return problem(400, "malformed-json", "The body isn't JSON", said)
         return problem(
             422,
             errors.InvalidRequest.kind,

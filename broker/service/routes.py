@@ -189,7 +189,7 @@ async def healthz() -> dict[str, str]:
 
 @probes.get("/readyz", response_model=dict[str, str], responses=_problems(503))
 async def readyz(request: Request) -> Any:
-    """The database answers and has the schema. The gateway isn't asked: its nightly restart is no reason to leave."""
+    """The database answers and has the schema. A gateway's nightly restart is no reason to leave."""
     try:
         check = asyncio.to_thread(why_not_ready, request.app.state.engine)
         reason = await asyncio.wait_for(check, PROBE_SECONDS)

@@ -16,7 +16,13 @@ class OrderBody(BaseModel):
         extra="forbid",
         json_schema_extra={
             "examples": [
-                {"symbol": "AAPL", "side": "buy", "qty": 1, "order_type": "market", "client_order_id": "my-order-1"}
+                {
+                    "symbol": "AAPL",
+                    "side": "buy",
+                    "qty": 1,
+                    "order_type": "market",
+                    "client_order_id": "mine-1",
+                }
             ]
         },
     )

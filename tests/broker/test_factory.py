@@ -14,13 +14,14 @@ import broker
 from broker.base import BaseBroker
 from broker.errors import ConfigurationError, NotConnected
 from broker.factory import settings_from_environment
-from tests.broker.conftest import ROOT, free_port
+from tests.broker.paper_gateway import ROOT, free_port
 
 
 def test_a_caller_written_against_the_plan_finds_its_names_fields_and_signatures() -> None:
     fields = {
         broker.AccountInfo: "id cash buying_power portfolio_value equity last_equity",
-        broker.Position: "symbol qty avg_entry_price current_price market_value unrealized_pl unrealized_plpc",
+        broker.Position: "symbol qty avg_entry_price current_price market_value unrealized_pl"
+        " unrealized_plpc",
         broker.Order: "id symbol side qty order_type status limit_price filled_qty filled_price created_at",
     }
     for kind, names in fields.items():
@@ -55,10 +56,11 @@ def test_get_broker_gives_the_configured_broker(monkeypatch: pytest.MonkeyPatch,
     found = broker.get_broker()
     assert found.name == "simulated"
     assert found.place_market_order("AAPL", 1, "buy").status == "filled"
-    assert (tmp_path / "state" / "orders.sqlite").stat().st_mode & 0o077 == 0, "orders are nobody else's business"
+    assert (tmp_path / "state" / "orders.sqlite").stat().st_mode & 0o077 == 0, (
+        "orders are nobody else's business"
+    )
 
 
-@pytest.mark.ib_library
 def test_get_broker_returns_an_ibkr_broker_whose_gateway_is_away(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -76,7 +78,10 @@ def test_get_broker_returns_an_ibkr_broker_whose_gateway_is_away(
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"BROKER_TYPE": "etrade"}, r"BROKER_TYPE must be one of alpaca, ibeam, ibkr, simulated, not 'etrade'"),
+        (
+            {"BROKER_TYPE": "etrade"},
+            r"BROKER_TYPE must be one of alpaca, ibeam, ibkr, simulated, not 'etrade'",
+        ),
         ({"IBKR_GATEWAY_PORT": "4001x"}, "IBKR_GATEWAY_PORT"),
         ({"IBKR_GATEWAY_PORT": "70000"}, "IBKR_GATEWAY_PORT"),
         ({"IBKR_CLIENT_ID": "-1"}, "IBKR_CLIENT_ID"),
@@ -120,5 +125,9 @@ def test_secrets_are_not_in_the_settings_text() -> None:
 def test_importing_the_package_loads_no_broker_library() -> None:
     code = "import broker, broker.fleet, sys; print([m for m in sys.modules if m.split('.')[0] in (%s)])"
     heavy = "'sqlalchemy', 'ib_insync', 'ib_async', 'alpaca', 'pandas', 'fastapi'"
-    found = subprocess.run([sys.executable, "-c", code % heavy], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]", "the infrastructure program imports broker.fleet and mustn't pay for them"
+    found = subprocess.run(
+        [sys.executable, "-c", code % heavy], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]", (
+        "the infrastructure program imports broker.fleet and mustn't pay for them"
+    )

@@ -29,7 +29,9 @@ def utc(text: str) -> datetime:
         ("2026-11-21T16:00", False, "a Saturday"),
     ],
 )
-def test_the_calendar_knows_daylight_saving_holidays_and_half_days(moment: str, is_open: bool, why: str) -> None:
+def test_the_calendar_knows_daylight_saving_holidays_and_half_days(
+    moment: str, is_open: bool, why: str
+) -> None:
     assert clock_from_calendar(utc(moment)).is_open is is_open, why
 
 

@@ -18,14 +18,15 @@ from broker.brokers.ibkr import IBKRBroker
 from broker.errors import NotAuthenticated, NotConnected, OrderNotCancellable, OrderOutcomeUnknown
 from broker.journal import Journal
 from broker.models import Order
-from tests.broker.conftest import Paper, eventually, free_port, request, settled
-
-pytestmark = pytest.mark.ib_library
+from tests.broker.ordering import request, settled
+from tests.broker.paper_gateway import Paper, eventually, free_port
 
 
 def resting(broker: IBKRBroker, client_order_id: str = "") -> Order:
     """A limit order far from the price."""
-    return broker.place_limit_order("AAPL", 5, "buy", 100.0, client_order_id=client_order_id, time_in_force="gtc")
+    return broker.place_limit_order(
+        "AAPL", 5, "buy", 100.0, client_order_id=client_order_id, time_in_force="gtc"
+    )
 
 
 def raises_not_connected(call: Callable[[], object]) -> NotConnected | None:
@@ -116,7 +117,9 @@ def test_after_the_nightly_restart_an_order_is_known_by_its_permanent_id(
     second = resting(broker, "after")
     assert broker.cancel_order(first.id)
     assert settled(broker, first, "cancelled")
-    assert broker.get_order(second.id).status == "submitted", "order ids were issued anew; only the first was cancelled"
+    assert broker.get_order(second.id).status == "submitted", (
+        "order ids were issued anew; only the first was cancelled"
+    )
 
 
 def test_a_client_id_in_use_is_said_and_waited_for(
@@ -183,7 +186,7 @@ def test_an_order_to_a_hanging_gateway_is_unknown_and_settles_later(broker: IBKR
 def test_a_remark_about_a_live_order_leaves_it_live(
     broker: IBKRBroker, paper: Paper, code: int, text: str
 ) -> None:
-    """ib_insync and ib_async show a live order as Cancelled (10349) or ValidationError (399 ...): ib_async 191."""
+    """The libraries show a live order as Cancelled (10349) or ValidationError (399 ...): ib_async 191."""
     order = resting(broker)
     paper.gateway("error", id=int(broker.get_order(order.id).broker_order_id or 0), code=code, message=text)
     found = eventually(lambda: (o := broker.get_order(order.id)).warnings and o, "the remark is kept")
@@ -267,7 +270,9 @@ def test_a_handshake_without_accounts_means_not_logged_in(make_broker: Callable[
         assert broker.health().state == "not_logged_in"
 
 
-def test_a_frozen_gateway_process_gets_a_deadline_not_an_endless_wait(broker: IBKRBroker, paper: Paper) -> None:
+def test_a_frozen_gateway_process_gets_a_deadline_not_an_endless_wait(
+    broker: IBKRBroker, paper: Paper
+) -> None:
     gateway = paper.processes[-1]
     gateway.send_signal(signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""IBKRBroker on a healthy gateway: account, positions, orders, cancels, quotes, from threads and loops alike."""
+"""IBKRBroker on a healthy gateway: account, positions, orders, quotes, from threads and loops alike."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from broker.errors import (
     OrderRejected,
     UnknownSymbol,
 )
-from tests.broker.conftest import Paper, request, settled
-
-pytestmark = pytest.mark.ib_library
+from tests.broker.ordering import request, settled
+from tests.broker.paper_gateway import Paper
 
 
 def test_the_account_is_the_logged_in_one_with_its_balances(broker: IBKRBroker, paper: Paper) -> None:
@@ -49,7 +48,9 @@ def test_a_market_order_fills_and_becomes_a_priced_position(broker: IBKRBroker, 
     [position] = broker.get_positions()
     assert (position.symbol, position.qty) == ("AAPL", 5)
     assert position.market_value == pytest.approx(1000, rel=0.01)
-    assert position.unrealized_pl == pytest.approx(5 * (position.current_price - position.avg_entry_price), abs=0.1)
+    assert position.unrealized_pl == pytest.approx(
+        5 * (position.current_price - position.avg_entry_price), abs=0.1
+    )
 
 
 def test_a_limit_order_rests_and_can_be_cancelled_once(broker: IBKRBroker, paper: Paper) -> None:
@@ -169,7 +170,9 @@ def test_a_quote_has_prices_a_time_and_a_kind(broker: IBKRBroker, paper: Paper) 
     assert broker.get_quote("MSFT").kind == "delayed"
 
 
-def test_health_is_proved_by_a_round_trip_and_from_beyond_the_gateway(broker: IBKRBroker, paper: Paper) -> None:
+def test_health_is_proved_by_a_round_trip_and_from_beyond_the_gateway(
+    broker: IBKRBroker, paper: Paper
+) -> None:
     health = broker.health()
     assert (health.ok, health.state) == (True, "connected")
     assert health.round_trip_ms is not None

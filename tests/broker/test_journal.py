@@ -21,7 +21,8 @@ from broker.errors import DuplicateClientOrderId, NotConnected, OrderNotFound, O
 from broker.journal import Journal
 from broker.models import Order, OrderReport, OrderRequest, Status
 from broker.placement import NothingKnown, place
-from tests.broker.conftest import ROOT, request
+from tests.broker.ordering import request
+from tests.broker.paper_gateway import ROOT
 
 
 def recorded(journal: Journal, **changes: object) -> Order:
@@ -160,7 +161,7 @@ import os, signal, sys
 from broker.journal import Journal
 from broker.placement import place
 from broker.brokers.simulated import SimulatedBroker
-from tests.broker.conftest import request
+from tests.broker.ordering import request
 
 path, wire, where = sys.argv[1:]
 journal = Journal.in_file(path)

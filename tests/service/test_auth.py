@@ -65,10 +65,14 @@ async def test_no_token_is_told_apart_from_a_wrong_one(app: Any) -> None:
             assert answer.status_code == 401
 
 
-async def test_a_forged_signature_and_an_unsigned_token_are_refused(client_for: Clients, issuer: Issuer) -> None:
+async def test_a_forged_signature_and_an_unsigned_token_are_refused(
+    client_for: Clients, issuer: Issuer
+) -> None:
     head, body, signature = issuer.token("user").split(".")
     claims = json.loads(base64.urlsafe_b64decode(body + "=="))
-    forged = base64.urlsafe_b64encode(json.dumps(claims | {"roles": ["trader"]}).encode()).rstrip(b"=").decode()
+    forged = (
+        base64.urlsafe_b64encode(json.dumps(claims | {"roles": ["trader"]}).encode()).rstrip(b"=").decode()
+    )
     assert await status(client_for, f"{head}.{forged}.{signature}") == 401
     unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": "one"})
     assert await status(client_for, unsigned) == 401
@@ -100,7 +104,9 @@ async def test_only_a_trader_may_place_and_cancel(client_for: Clients) -> None:
             assert (await client.post(f"{BASE}/orders", json=order)).status_code == 403
             assert (await client.delete(f"{BASE}/orders/x")).status_code == 403
     async with client_for() as client:
-        assert (await client.get(f"{BASE}/account")).status_code == 403, "a token without a role reads nothing"
+        assert (await client.get(f"{BASE}/account")).status_code == 403, (
+            "a token without a role reads nothing"
+        )
 
 
 async def test_a_rotated_key_is_fetched_once(

@@ -1,4 +1,4 @@
-"""Wrong requests: always a 4xx problem document that names what is wrong, never a 500, never anything placed."""
+"""Wrong requests: a 4xx problem document that names what is wrong; never a 500, never anything placed."""
 
 from __future__ import annotations
 
@@ -181,4 +181,6 @@ async def test_the_openapi_document_describes_problems_and_the_token(
             assert "application/problem+json" in operation["responses"][status]["content"], (name, status)
     placed = trading["post /api/v1/connections/{connection_id}/orders"]
     assert {"201", "400", "409", "413", "504"} <= placed["responses"].keys()
-    assert "application/json" not in placed["responses"]["422"]["content"], "FastAPI's own error shape is never sent"
+    assert "application/json" not in placed["responses"]["422"]["content"], (
+        "FastAPI's own error shape is never sent"
+    )

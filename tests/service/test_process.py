@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.broker.conftest import ROOT, Paper, eventually, free_port, paper  # noqa: F401 - a fixture
+from tests.broker.paper_gateway import ROOT, Paper, eventually, free_port, paper_gateway
 from tests.service.conftest import Issuer
 
 BASE = "/api/v1/connections/default"
@@ -92,7 +92,14 @@ def serve(environment: dict[str, str], issuer: Issuer, tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
-def ibkr(paper: Paper) -> dict[str, str]:  # noqa: F811 - the fixture
+def paper() -> Iterator[Paper]:
+    """An exchange and a logged-in gateway."""
+    with paper_gateway() as made:
+        yield made
+
+
+@pytest.fixture
+def ibkr(paper: Paper) -> dict[str, str]:
     """What the platform sets for a service that trades through the paper gateway."""
     return {
         "BROKER_TYPE": "ibkr",
@@ -104,7 +111,9 @@ def ibkr(paper: Paper) -> dict[str, str]:  # noqa: F811 - the fixture
 
 
 def test_a_gateway_that_goes_away_is_a_503_with_since_and_doing_and_comes_back(
-    serve: Serve, paper: Paper, ibkr: dict[str, str]  # noqa: F811
+    serve: Serve,
+    paper: Paper,
+    ibkr: dict[str, str],
 ) -> None:
     service = serve(**ibkr)
     eventually(service.healthy, "it connects")
@@ -118,7 +127,9 @@ def test_a_gateway_that_goes_away_is_a_503_with_since_and_doing_and_comes_back(
         assert found["since"] == away.json()["since"]
         assert found["doing"]
         assert int(answer.headers["retry-after"]) >= 1
-    assert service.client.get("/readyz").status_code == 200, "a gateway's restart must not take the service down"
+    assert service.client.get("/readyz").status_code == 200, (
+        "a gateway's restart must not take the service down"
+    )
     health = service.get("health")
     assert health.status_code == 200
     assert health.json()["ok"] is False
@@ -128,7 +139,9 @@ def test_a_gateway_that_goes_away_is_a_503_with_since_and_doing_and_comes_back(
 
 
 def test_the_new_revision_waits_takes_over_and_can_cancel_the_old_ones_orders(
-    serve: Serve, paper: Paper, ibkr: dict[str, str]  # noqa: F811
+    serve: Serve,
+    paper: Paper,
+    ibkr: dict[str, str],
 ) -> None:
     old = serve(**ibkr)
     eventually(old.healthy, "the old revision connects")
@@ -140,7 +153,9 @@ def test_the_new_revision_waits_takes_over_and_can_cancel_the_old_ones_orders(
     assert standby.json()["type"].endswith("stand-by")
     assert standby.headers["retry-after"]
     cancelled = new.client.delete(f"{BASE}/orders/{order['id']}")
-    assert cancelled.json()["status"] == "cancelled", "one fixed client id, so its orders are the new one's too"
+    assert cancelled.json()["status"] == "cancelled", (
+        "one fixed client id, so its orders are the new one's too"
+    )
     assert old.end() == 0
     assert new.healthy(), "the end of the old one changes nothing"
     assert len(paper.book()) == 1
@@ -165,7 +180,7 @@ def test_a_killed_holder_is_succeeded_when_its_lease_runs_out(serve: Serve, ibkr
     assert new.get(f"orders/{order['id']}").json()["status"] == "submitted", "found again, not sent again"
 
 
-def test_a_frozen_holder_comes_back_as_standby(serve: Serve, ibkr: dict[str, str], paper: Paper) -> None:  # noqa: F811
+def test_a_frozen_holder_comes_back_as_standby(serve: Serve, ibkr: dict[str, str], paper: Paper) -> None:
     old = serve(**ibkr)
     eventually(old.healthy, "it connects")
     old.process.send_signal(signal.SIGSTOP)
@@ -181,7 +196,10 @@ def test_a_frozen_holder_comes_back_as_standby(serve: Serve, ibkr: dict[str, str
 
 
 def test_a_database_that_goes_away_refuses_orders_and_sends_nothing(
-    serve: Serve, database_url: str, paper: Paper, ibkr: dict[str, str]  # noqa: F811
+    serve: Serve,
+    database_url: str,
+    paper: Paper,
+    ibkr: dict[str, str],
 ) -> None:
     import psycopg
 

@@ -15,7 +15,13 @@ BASE = "/api/v1/connections/default"
 
 
 def order(**changes: object) -> dict[str, object]:
-    body = {"symbol": "AAPL", "side": "buy", "qty": 5, "order_type": "market", "client_order_id": uuid.uuid4().hex}
+    body = {
+        "symbol": "AAPL",
+        "side": "buy",
+        "qty": 5,
+        "order_type": "market",
+        "client_order_id": uuid.uuid4().hex,
+    }
     return {name: value for name, value in (body | changes).items() if value is not None}
 
 

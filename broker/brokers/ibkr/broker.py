@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import threading
 from collections.abc import Coroutine
@@ -13,12 +12,10 @@ from typing import Any, TypeVar
 from broker.base import BaseBroker, Capabilities
 from broker.brokers.ibkr import library
 from broker.brokers.ibkr.account import REQUIRED, account_info, balances, position_of
-from broker.brokers.ibkr.journal_writer import JournalWriter
+from broker.brokers.ibkr.desk import OrderDesk
 from broker.brokers.ibkr.link import State, unconnected
 from broker.brokers.ibkr.loop import LoopThread
 from broker.brokers.ibkr.market import Market
-from broker.brokers.ibkr.orders import TrackedOrder
-from broker.brokers.ibkr.reconcile import reconcile
 from broker.brokers.ibkr.session import Session, SessionFailed
 from broker.brokers.ibkr.supervisor import Supervisor
 from broker.errors import MarketDataUnavailable, NotConnected, OrderNotCancellable
@@ -38,15 +35,13 @@ from broker.models import (
     Status,
     iso,
 )
-from broker.placement import NothingKnown, place, rejection
+from broker.placement import place
 from broker.validation import check_symbol
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: seconds to wait for an order's first status, and for a cancel's confirmation
-FIRST_STATUS, CANCEL_WAIT = 5.0, 3.0
 #: seconds to wait for the portfolio row of a position that was just opened
 PORTFOLIO_WAIT = 2.0
 
@@ -69,14 +64,14 @@ class IBKRBroker(BaseBroker):
         timeout: float = 8.0,
         heartbeat: float = 30.0,
     ) -> None:
-        """`trading_mode`: paper or live, checked against the account's prefix; `timeout`: seconds per answer."""
+        """`trading_mode`: paper or live, must agree with the account; `timeout`: seconds per answer."""
         self._journal = journal
         self._host, self._port, self._client_id = host, port, client_id
         self._wanted_account, self._trading_mode = account, trading_mode
         self._timeout, self._heartbeat = timeout, heartbeat
         self._lock = threading.Lock()
         self._thread: LoopThread | None = None
-        self._writer: JournalWriter | None = None
+        self._desk = OrderDesk(journal, client_id)
         self._supervisor: Supervisor | None = None
         self._market: Market | None = None
         self._hours: list[MarketSession] = []
@@ -90,11 +85,11 @@ class IBKRBroker(BaseBroker):
             if self._thread is not None:
                 return
             self._thread = LoopThread(f"ibkr-{self._client_id}")
-            self._writer = JournalWriter(f"ibkr-{self._client_id}-journal")
+            self._desk.start()
             self._thread.run(self._supervise())
 
     def connect(self) -> bool:
-        """True once connected. Raises `NotConnected` after a failed attempt; further ones go on by themselves."""
+        """True once connected. Raises `NotConnected` after a failed attempt; others follow by themselves."""
         self.start()
         supervisor = self._running()
         if not supervisor.link.ok:
@@ -106,19 +101,18 @@ class IBKRBroker(BaseBroker):
     def disconnect(self) -> None:
         """Close the connection and stop reconnecting."""
         with self._lock:
-            thread, writer = self._thread, self._writer
-            self._thread = self._writer = self._supervisor = self._market = None
+            thread = self._thread
+            self._thread = self._supervisor = self._market = None
             self._stopped = unconnected("disconnect() was called")
         if thread is not None:
             thread.stop()  # cancelling the supervisor closes its session
-        if writer is not None:
-            writer.stop()
+        self._desk.stop()
 
     async def _supervise(self) -> None:
         self._supervisor = Supervisor(
             self._open,
-            self._reconcile,
-            self._order_changed,
+            self._desk.reconcile,
+            self._desk.changed,
             client_id=self._client_id,
             timeout=self._timeout,
             heartbeat=self._heartbeat,
@@ -131,23 +125,14 @@ class IBKRBroker(BaseBroker):
         self._hours = await self._market.hours() or self._hours
 
     def _check_mode(self, account: str) -> None:
-        # IBKR's paper accounts begin with D (DU, DF); an order must never reach the other kind by a wrong port.
+        # IBKR's paper accounts begin with D (DU, DF); a wrong port must not lead to the other kind.
         is_paper = account.startswith("D")
         if self._trading_mode and is_paper != (self._trading_mode == "paper"):
             kind = "a paper" if is_paper else "a live"
-            said = f"{self._trading_mode} trading is configured, and the gateway is logged in to {kind} account"
+            said = (
+                f"{self._trading_mode} trading is configured, and the gateway is logged in to {kind} account"
+            )
             raise SessionFailed(State.DISCONNECTED, said)
-
-    async def _reconcile(self, session: Session) -> None:
-        writer = self._writer
-        if writer is not None:  # news of the last session come before what the broker says now
-            await asyncio.to_thread(writer.flush)
-        orders = list(session.book)
-        await asyncio.to_thread(reconcile, self._journal, session.account, orders)
-
-    def _order_changed(self, order: TrackedOrder) -> None:
-        if order.journal_id and self._writer is not None:
-            self._writer.put(functools.partial(self._journal.update, order.journal_id, order.report()))
 
     # Questions
 
@@ -226,7 +211,7 @@ class IBKRBroker(BaseBroker):
         return await self._live_market().quote(symbol)
 
     def clock(self) -> Clock:
-        """The broker's own hours where it gave them for now, else the exchange's calendar. Needs no connection."""
+        """The broker's own hours where it gave them, else the exchange's calendar. Needs no connection."""
         now = datetime.now(UTC)
         return clock_from_sessions(self._hours, now) or clock_from_calendar(now)
 
@@ -293,92 +278,38 @@ class IBKRBroker(BaseBroker):
         return await self._live_market().contract(symbol)
 
     async def _send(self, order: Order, contract: Any) -> OrderReport:
-        session = self._session()
-        tracked = TrackedOrder(
-            self._client_id,
-            session.next_order_id(),
-            reference=order.client_order_id,
-            account=session.account,
-            symbol=order.symbol,
-            side=order.side,
-            qty=order.qty,
-            order_type=order.order_type,
-            limit_price=order.limit_price,
-            time_in_force=order.time_in_force,
-            journal_id=order.id,
-        )
-        session.send(contract, _order(order, session.account), tracked)
-        await _first(tracked.answered, session.lost, timeout=FIRST_STATUS)
-        if not tracked.answered.is_set() and not session.lost.is_set():
-            try:  # a status may have been lost; open orders tell it again
-                await session.refresh_orders()
-            except NotConnected as failure:
-                raise NothingKnown(f"no answer within {FIRST_STATUS:g} s: {failure.reason}") from failure
-        if tracked.refusal is not None:
-            code, reason = tracked.refusal
-            raise rejection(reason, code)
-        if tracked.answered.is_set() or tracked.broker_status:
-            return tracked.report()
-        if session.lost.is_set():
-            raise NothingKnown(f"the connection was lost before the broker answered: {session.why_lost}")
-        told = f"; it said: {tracked.reason[1]} ({tracked.reason[0]})" if tracked.reason else ""
-        raise NothingKnown(f"the broker gave no status within {FIRST_STATUS:g} s{told}")
+        return await self._desk.send(self._session(), order, contract)
 
     def get_order(self, order_id: str) -> Order:
         """See `BaseBroker.get_order`."""
-        session, writer = self._session(), self._writer
-        if writer is not None:
-            writer.flush()
+        session = self._session()
+        self._desk.flush()
         order = self._journal.get(session.account, order_id)
         return self._look_up(order) if order.status == Status.UNKNOWN else order
 
     def _look_up(self, order: Order) -> Order:
         session = self._session()
         self._call(session.refresh_orders())
-        self._call(self._reconcile(session))
+        self._call(self._desk.reconcile(session))
         return self._journal.get(session.account, order.id)
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`. Orders of the day that others placed are among them."""
-        session, writer = self._session(), self._writer
-        if writer is not None:
-            writer.flush()
+        session = self._session()
+        self._desk.flush()
         return self._journal.recent(session.account, limit)
 
     def cancel_order(self, order_id: str) -> bool:
-        """See `BaseBroker.cancel_order`. Only orders of this client id can be cancelled: it is TWS's rule."""
+        """See `BaseBroker.cancel_order`. TWS lets a client id cancel its own orders only."""
         order = self.get_order(order_id)
         if order.status in FINAL_STATUSES:
             raise OrderNotCancellable(f"the order is {order.status}", order)
         self._call(self._cancel(order))
-        if self._writer is not None:
-            self._writer.flush()
+        self._desk.flush()
         return True
 
     async def _cancel(self, order: Order) -> None:
-        session = self._session()
-        tracked = session.book.by_journal_id(order.id)
-        if tracked is None:
-            raise OrderNotCancellable("the broker doesn't show this order, so it can't be cancelled", order)
-        tracked.cancel_refusal = None
-        tracked.ended.clear()
-        sent = library.Order(
-            orderId=tracked.order_id, clientId=tracked.client_id, permId=tracked.permanent_id
-        )
-        try:
-            session.ib.cancelOrder(sent)
-        except ConnectionError:
-            raise NotConnected(session.why_lost or "the connection is gone") from None
-        tracked.take_status("PendingCancel")
-        self._order_changed(tracked)
-        await _first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
-        if session.lost.is_set():
-            raise NotConnected(f"the cancel may not have arrived: {session.why_lost}", doing="connecting again")
-        if tracked.report().status == Status.FILLED:
-            raise OrderNotCancellable("the order was filled before the cancel arrived", order)
-        if tracked.cancel_refusal is not None:
-            code, reason = tracked.cancel_refusal
-            raise OrderNotCancellable(f"{reason} ({code})", order)
+        await self._desk.cancel(self._session(), order)
 
     # How calls reach the loop
 
@@ -413,29 +344,6 @@ class IBKRBroker(BaseBroker):
             work.close()
             raise self._stopped.error()
         return await thread.wait(work)
-
-
-def _order(order: Order, account: str) -> Any:
-    made = library.Order(
-        action=order.side.upper(),
-        totalQuantity=int(order.qty) if order.qty == int(order.qty) else order.qty,
-        orderType={"market": "MKT", "limit": "LMT"}[order.order_type],
-        tif=order.time_in_force.upper(),
-        orderRef=order.client_order_id,
-        account=account,
-    )
-    if order.limit_price is not None:
-        made.lmtPrice = order.limit_price
-    return made
-
-
-async def _first(*events: asyncio.Event, timeout: float) -> None:
-    waiting = [asyncio.ensure_future(e.wait()) for e in events]
-    try:
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 async def _next(event: Any) -> None:

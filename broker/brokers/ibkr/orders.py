@@ -120,6 +120,12 @@ class TrackedOrder:
         self.answered.set()
         self._note_end()
 
+    def expect_cancel(self) -> None:
+        """A cancel is about to be sent: `ended` will tell how that goes."""
+        self.cancel_refusal = None
+        if self.status not in _FINAL:
+            self.ended.clear()
+
     def take_code(self, code: int, text: str) -> None:
         """A message code about this order."""
         known = self.broker_status in ("PreSubmitted", "Submitted", "PendingCancel")
@@ -163,7 +169,7 @@ class OrderBook:
         return order
 
     def find(self, client_id: int, order_id: int, permanent_id: int = 0) -> TrackedOrder | None:
-        """An order by its numbers. Order id 0 (completed orders, orders of the TWS window) identifies nothing."""
+        """An order by its numbers. Order id 0 (completed orders, the TWS window's) identifies nothing."""
         found = self._by_permanent_id.get(permanent_id) if permanent_id else None
         if found is None and order_id > 0:
             found = self._by_number.get((client_id, order_id))

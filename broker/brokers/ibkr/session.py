@@ -1,4 +1,4 @@
-"""One connection to a gateway: handshake, synchronisation, requests with deadlines. Lives on the loop's thread.
+"""One connection to a gateway: handshake, synchronisation, requests with deadlines; on the loop's thread.
 
 A session is used once. After its socket is gone its answers would be empty, not wrong
 (`positions()` of a dead connection is `[]`), so it is thrown away with everything it holds.
@@ -186,10 +186,10 @@ class Session:
             return SessionFailed(State.CLIENT_ID_IN_USE, said)
         told = f" ({'; '.join(self._said)})" if self._said else ""
         if self.handshake_done:
-            said = f"the gateway at {address} answers but names no account: it isn't logged in, or waits for the second factor"
+            said = f"the gateway at {address} isn't logged in, or waits for the second factor"
             return SessionFailed(State.NOT_LOGGED_IN, said + told)
         if self.ib.client.conn.numMsgSent:
-            said = f"{address} takes connections but no API answers: the gateway behind it isn't running or isn't logged in"
+            said = f"{address} takes connections but no API answers: the gateway isn't running or logged in"
             return SessionFailed(State.DISCONNECTED, said + told)
         if isinstance(failure, ConnectionRefusedError):
             return SessionFailed(State.DISCONNECTED, f"{address} refuses connections")
@@ -220,7 +220,7 @@ class Session:
         await asyncio.wait_for(asyncio.gather(*requests), self.timeout)
 
     async def ask(self, request: Awaitable[T]) -> T:
-        """The answer to a request. Raises `NotConnected` without one in time; TWS's refusals as RequestError."""
+        """The answer to a request. Raises `NotConnected` without one; TWS's refusals as RequestError."""
         try:
             return await asyncio.wait_for(request, self.timeout)
         except TimeoutError:
@@ -233,7 +233,7 @@ class Session:
             raise NotConnected(self.why_lost or f"the connection broke: {failure}") from None
 
     async def ping(self) -> float:
-        """Seconds of a round trip to the gateway; a fresh one at most once in `PING_PAUSE`. Raises `NotConnected`."""
+        """Seconds of a round trip to the gateway, measured once in `PING_PAUSE`. Raises `NotConnected`."""
         async with self._pinging:
             loop = asyncio.get_running_loop()
             if loop.time() - self._pinged_at > PING_PAUSE:

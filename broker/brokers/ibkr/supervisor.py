@@ -61,7 +61,9 @@ class Supervisor:
                 await self._hold(session)
                 self._set(State.DISCONNECTED, session.why_lost, "connecting again")
             except SessionFailed as failure:
-                self._set(failure.state, failure.reason, f"trying again, every {LONGEST_PAUSE:g} s at the latest")
+                self._set(
+                    failure.state, failure.reason, f"trying again, every {LONGEST_PAUSE:g} s at the latest"
+                )
             except BrokerError as failure:
                 self._set(State.DISCONNECTED, failure.message, "connecting again")
             except Exception as failure:

@@ -1,0 +1,131 @@
+"""The database: the schema that migrations make, the journal over PostgreSQL, and who may hold the lease."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
+
+from broker.journal import Journal
+from broker.models import OrderReport, Status
+from broker.service import lease
+from broker.service.database import SCHEMA_REVISION, make_engine, why_not_ready
+from broker.service.lease import LeaseStore
+from broker.service.migrate import MIGRATIONS
+from broker.tables import metadata
+from tests.broker.ordering import request
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = make_engine(database_url)
+    yield made
+    made.dispose()
+
+
+def test_migrations_make_exactly_the_tables_that_the_code_uses(engine: Engine) -> None:
+    with engine.connect() as db:
+        assert compare_metadata(MigrationContext.configure(db), metadata) == []
+
+
+def test_the_service_expects_the_newest_migration() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == SCHEMA_REVISION
+
+
+def test_readiness_wants_the_schema_and_takes_a_newer_one(engine: Engine, empty_database: str) -> None:
+    assert why_not_ready(engine) == ""
+    with engine.begin() as db:
+        db.execute(text("update alembic_version set version_num = '9999'"))
+    assert why_not_ready(engine) == "", "an old revision serves beside the new one's migrations"
+    with engine.begin() as db:
+        db.execute(text("update alembic_version set version_num = :now"), {"now": SCHEMA_REVISION})
+    empty = make_engine(empty_database)
+    assert "run the migration job" in why_not_ready(empty)
+    empty.dispose()
+
+
+def test_readiness_of_a_database_that_is_away_names_no_secret() -> None:
+    engine = make_engine("postgresql+psycopg://user:hunter2@127.0.0.1:9/db")
+    assert "can't be used" in why_not_ready(engine)
+    assert "hunter2" not in why_not_ready(engine)
+
+
+def test_of_many_threads_one_order_is_recorded_and_one_may_send_it(engine: Engine) -> None:
+    journal = Journal(engine)
+    asked = request(client_order_id="one")
+    with ThreadPoolExecutor(12) as threads:
+        orders = list(threads.map(lambda _n: journal.record("A1", asked), range(24)))
+        assert len({o.id for o in orders}) == 1
+        assert sum(threads.map(journal.mark_sent, [orders[0].id] * 24)) == 1
+
+
+def test_reports_at_the_same_time_lose_nothing(engine: Engine) -> None:
+    journal = Journal(engine)
+    order = journal.record("A1", request(client_order_id="one", qty=50))
+    journal.mark_sent(order.id)
+    reports = [
+        OrderReport(Status.PARTIALLY_FILLED, filled_qty=n, filled_price=10.0, warnings=(f"w{n}",))
+        for n in range(1, 21)
+    ]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda r: journal.update(order.id, r), reports))
+    found = journal.get("A1", order.id)
+    assert found.filled_qty == 20
+    assert len(found.warnings) == 20
+
+
+def store(engine: Engine, holder: str, ttl: float = 60.0) -> LeaseStore:
+    return LeaseStore(engine, "ibkr:gateway:4002:1", holder, ttl)
+
+
+def test_one_of_many_takes_a_free_lease(engine: Engine) -> None:
+    stores = [store(engine, f"h{n}") for n in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        taken = list(threads.map(lambda s: s.take().held, stores))
+    assert sum(taken) == 1
+
+
+def test_a_holder_renews_and_sees_who_asks(engine: Engine) -> None:
+    old, new = store(engine, "old"), store(engine, "new")
+    assert old.take() == lease.Taken(True, False)
+    assert new.take().held is False
+    assert old.take() == lease.Taken(True, False), "trying to take it isn't asking for it"
+    new.ask()
+    assert old.take() == lease.Taken(True, True)
+
+
+def test_what_is_released_on_request_goes_to_who_asked(engine: Engine) -> None:
+    old, new, third = (store(engine, name) for name in ("old", "new", "third"))
+    old.take()
+    new.ask()
+    old.release()
+    assert old.take().held is False, "whoever hands over doesn't snatch it back"
+    assert third.take().held is False
+    assert new.take() == lease.Taken(True, False)
+
+
+def test_a_request_of_a_process_that_died_is_forgotten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "WANTED_SECONDS", 0.0)
+    old, new = store(engine, "old"), store(engine, "new")
+    old.take()
+    new.ask()
+    time.sleep(0.01)  # the database's clock has to pass the moment of asking
+    assert old.take() == lease.Taken(True, False), "nobody is there any more to hand over to"
+    old.release()
+    assert old.take().held
+
+
+def test_a_lease_runs_out_on_the_databases_clock(engine: Engine) -> None:
+    old, new = store(engine, "old", ttl=0.0), store(engine, "new")
+    assert old.take().held
+    assert new.take().held, "its time was over at once"
+    old.release()
+    assert new.take().held, "only the holder can release"
