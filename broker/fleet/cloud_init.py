@@ -23,6 +23,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class _Tagged:
     content: Any
 
 
+class _Verbatim(str):
+    """The text of an inlined file: its `${...}` are a shell's, not ours."""
+
+
 def template_directory() -> Path:
     """The folder of the templates: CLOUD_INIT_DIR, else `cloud-init` beside the `broker` package."""
     given = os.environ.get("CLOUD_INIT_DIR")
@@ -69,19 +74,12 @@ def render(template_name: str, values: Mapping[str, str], limit: int = GCE_METAD
     Raises TemplateError.
     """
     directory = template_directory()
-    path = directory / template_name
-    try:
-        document = _TemplateLoader(path.read_text(encoding="ascii")).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TemplateError(f"cloud-init template {path} can't be read: {error}") from error
-    if not isinstance(document, dict):
-        raise TemplateError(f"cloud-init template {path} must be a mapping of cloud-config modules")
-    filling = _Filling(template_name, directory / "files", values)
-    filled = filling.fill(document)
-    filling.check_all_used()
-    text = "#cloud-config\n" + yaml.dump(
-        filled, Dumper=_UserDataDumper, sort_keys=False, allow_unicode=False, width=1_000_000
+    pieces = _load(directory, template_name, _stamp(directory))
+    filling = _Filling(template_name, values)
+    text = "#cloud-config\n" + "".join(
+        piece if isinstance(piece, str) else _dump(filling.fill(piece)) for piece in pieces
     )
+    filling.check_all_used()
     size = len(text.encode("ascii"))
     if size > limit:
         raise TemplateError(
@@ -91,12 +89,68 @@ def render(template_name: str, values: Mapping[str, str], limit: int = GCE_METAD
     return text
 
 
+def _stamp(directory: Path) -> int:
+    """Changes when a template or a file that one may inline does."""
+    return max((path.stat().st_mtime_ns for path in directory.glob("**/*")), default=0)
+
+
+@lru_cache(maxsize=16)
+def _load(directory: Path, template_name: str, stamp: int) -> tuple[Any, ...]:
+    """A template as pieces in order: text where nothing is to be filled in, else a node to fill and dump.
+
+    Cached, since a stack renders one template for each of its users; values never come in here.
+    """
+    path = directory / template_name
+    try:
+        document = _TemplateLoader(path.read_text(encoding="ascii")).get_single_data()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TemplateError(f"cloud-init template {path} can't be read: {error}") from error
+    if not isinstance(document, dict):
+        raise TemplateError(f"cloud-init template {path} must be a mapping of cloud-config modules")
+    pieces: list[Any] = []
+    for key, value in _inlined(document, template_name, directory / "files").items():
+        if isinstance(value, list) and value:
+            pieces += [f"{key}:\n", *([item] for item in value)]
+        else:
+            pieces.append({key: value})
+    return tuple(piece if isinstance(piece, str) or _is_open(piece) else _dump(piece) for piece in pieces)
+
+
+def _inlined(node: Any, template_name: str, files: Path) -> Any:
+    """A node with the text of files in place of `!file`."""
+    if isinstance(node, dict):
+        return {key: _inlined(value, template_name, files) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_inlined(value, template_name, files) for value in node]
+    if not isinstance(node, _Tagged) or node.tag != "!file":
+        return node
+    path = files / str(node.content)
+    try:
+        return _Verbatim(path.read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{template_name} names {path}, which can't be read: {error}") from error
+
+
+def _is_open(node: Any) -> bool:
+    """Whether something in a node is to be filled in or serialised."""
+    if isinstance(node, dict):
+        return any(_is_open(value) for value in node.values())
+    if isinstance(node, list):
+        return any(_is_open(value) for value in node)
+    if isinstance(node, _Verbatim):
+        return False
+    return isinstance(node, _Tagged) or (isinstance(node, str) and bool(_PLACEHOLDER.search(node)))
+
+
+def _dump(node: Any) -> str:
+    return str(yaml.dump(node, Dumper=_UserDataDumper, sort_keys=False, allow_unicode=False, width=1_000_000))
+
+
 class _Filling:
     """One rendering: the values, and which of them the template has used so far."""
 
-    def __init__(self, template_name: str, files: Path, values: Mapping[str, str]) -> None:
+    def __init__(self, template_name: str, values: Mapping[str, str]) -> None:
         self._name = template_name
-        self._files = files
         self._values = values
         self._used: set[str] = set()
 
@@ -108,7 +162,7 @@ class _Filling:
             return [self.fill(value, serialised) for value in node]
         if isinstance(node, _Tagged):
             return self._serialise(node)
-        if isinstance(node, str):
+        if isinstance(node, str) and not isinstance(node, _Verbatim):
             return _PLACEHOLDER.sub(lambda match: self._value(match.group(1), serialised), node)
         return node
 
@@ -135,20 +189,11 @@ class _Filling:
         return value
 
     def _serialise(self, node: _Tagged) -> str:
-        if node.tag == "!file":
-            return self._inline(str(node.content))
         content = self.fill(node.content, serialised=True)
         try:
             return _SERIALISERS[node.tag](content)
         except ValueError as error:
             raise TemplateError(f"{self._name}: {error}") from None
-
-    def _inline(self, name: str) -> str:
-        path = self._files / name
-        try:
-            return path.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TemplateError(f"{self._name} names {path}, which can't be read: {error}") from error
 
 
 def _as_base64(content: str) -> str:
@@ -219,4 +264,5 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 for _tag in ("!file", *_SERIALISERS):
     _TemplateLoader.add_constructor(_tag, _construct_tagged)
-_UserDataDumper.add_representer(str, _represent_text)
+for _text in (str, _Verbatim):
+    _UserDataDumper.add_representer(_text, _represent_text)

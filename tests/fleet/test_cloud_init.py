@@ -160,3 +160,12 @@ def test_a_template_that_is_not_there_is_named(templates: Path) -> None:
 def test_templates_are_found_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLOUD_INIT_DIR", raising=False)
     assert (template_directory() / "ib-gateway.yaml").is_file()
+
+
+def test_a_template_or_file_that_changed_is_read_anew(templates: Path) -> None:
+    script = templates / "files" / "area" / "script"
+    write(templates, "a: !file area/script\n")
+    script.write_text("one")
+    assert rendered({}) == {"a": "one"}
+    script.write_text("two, and longer")
+    assert rendered({}) == {"a": "two, and longer"}
