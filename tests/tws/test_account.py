@@ -8,8 +8,6 @@ import pytest
 
 from .conftest import World, apple, codes, eventually, ib
 
-pytestmark = pytest.mark.ib_library
-
 
 async def test_a_client_connects_and_is_told_of_the_data_farms(world: World) -> None:
     client = await world.connect(raiseSyncErrors=True) if ib.__name__ == "ib_async" else await world.connect()

@@ -14,8 +14,6 @@ from localcloud.gateways.tws.gateway import Gateway
 
 from .conftest import PASSWORD, World, apple, codes, eventually, exchange_at, ib, running, settings
 
-pytestmark = pytest.mark.ib_library
-
 
 async def test_a_client_id_in_use_is_refused_with_326(world: World) -> None:
     await world.connect(1)

@@ -9,8 +9,6 @@ import pytest
 
 from .conftest import World, codes, eventually, ib, running
 
-pytestmark = pytest.mark.ib_library
-
 
 def apple() -> Any:
     return ib.Stock("AAPL", "SMART", "USD")

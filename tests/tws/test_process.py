@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
-
 from .conftest import PASSWORD, exchange_at, ib
 
 
@@ -65,7 +63,6 @@ async def stop(process: asyncio.subprocess.Process) -> int:
         return await process.wait()
 
 
-@pytest.mark.ib_library
 async def test_the_program_logs_in_serves_its_socket_and_stops(tmp_path: Path) -> None:
     with TemporaryDirectory(prefix="gw") as run:
         socket = Path(run, "api")
