@@ -6,7 +6,7 @@ anything else is made anew.
 """
 
 import hashlib
-import json
+import html
 import os
 import platform
 import re
@@ -25,6 +25,8 @@ from tools.steps import SetupFailed, run
 CHECKOUT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = CHECKOUT / "requirements"
 PYPI = "https://pypi.org/simple"
+# <a href="https://.../uv-0.13.8-py3-none-manylinux_2_17_x86_64.whl#sha256=0123..." ...>
+WHEEL_LINK = re.compile(r'href="([^"#]+\.whl)#sha256=([0-9a-f]{64})"')
 SECONDS_TO_INSTALL = 1800
 
 
@@ -157,20 +159,22 @@ def _fetch_uv(lock_file: Path, version: str, into: Path) -> None:
 
 
 def wheel_from_index(index: str, project: str, version: str, hashes: set[str]) -> bytes:
-    """A wheel for this machine from a package index (PEP 691), verified against pinned hashes.
+    """A wheel for this machine from a package index (PEP 503), verified against pinned hashes.
 
     Raises OSError if the index can't be reached, ValueError if it has no such wheel.
     """
     page = f"{index.rstrip('/')}/{project}/"
-    request = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
+    # Of the index's two forms this is the one that every mirror has.
+    request = urllib.request.Request(page, headers={"Accept": "text/html"})
     with urllib.request.urlopen(request, timeout=30) as answer:
-        files = json.load(answer)["files"]
+        links = WHEEL_LINK.findall(answer.read().decode())
     libc = "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
-    for file in files:
-        name, digest = file["filename"], file["hashes"].get("sha256")
+    for address, digest in links:
+        address = urllib.parse.urljoin(page, html.unescape(address))
+        name = urllib.parse.unquote(address.rpartition("/")[2])
         fits = name.startswith(f"{project}-{version}-") and libc in name and platform.machine() in name
         if fits and digest in hashes:
-            with urllib.request.urlopen(urllib.parse.urljoin(page, file["url"]), timeout=60) as answer:
+            with urllib.request.urlopen(address, timeout=60) as answer:
                 content: bytes = answer.read()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(f"{name} isn't what was pinned: its sha256 differs")

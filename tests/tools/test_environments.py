@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from tools import environments
 from tools.environments import Environment, wheel_from_index
 
 WHEEL = b"this stands for a wheel"
+LIBCS = ("manylinux_2_17", "musllinux_1_1")
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def index(request: pytest.FixtureRequest) -> Iterator[str]:
     class Index(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             digest = hashlib.sha256(WHEEL).hexdigest()
-            names = [f"uv-1.0-py3-none-{libc}_{arch}.whl" for libc in ("manylinux_2_17", "musllinux_1_1")
-                     for arch in ("x86_64", "aarch64")]  # fmt: skip
-            files = [{"filename": name, "url": "../files/x", "hashes": {"sha256": digest}} for name in names]
-            page = json.dumps({"files": files}).encode() if self.path.endswith("/uv/") else WHEEL
+            platforms = [f"{libc}_{arch}" for libc in LIBCS for arch in ("x86_64", "aarch64")]
+            names = [f"uv-1.0-py3-none-{platform}.whl" for platform in platforms]
+            links = [f'<a href="../../files/{name}#sha256={digest}" data-x="1">{name}</a>' for name in names]
+            page = "\n".join(links).encode() if self.path.endswith("/uv/") else WHEEL
             self.send_response(200)
             self.end_headers()
             self.wfile.write(page)
