@@ -17,10 +17,8 @@ from tools import pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 
 RESULTS = CHECKOUT / ".local" / "test-results"
-# What goes through the TWS library; files and folders that the second run takes.
-TWS_TESTS = ("tests/tws", "tests/broker/test_ibkr*.py")
-# IBKR's own client uses neither library: once is enough.
-INDEPENDENT = "tests/tws/test_ibapi.py"
+# Marks tests that go through the TWS library (pyproject.toml).
+MARKER = "ib_library"
 
 
 @dataclass(frozen=True)
@@ -67,22 +65,20 @@ def pytest(environment: Environment, name: str, arguments: Sequence[str]) -> tup
     return code, counts_in(results)
 
 
-def tws_tests() -> list[str]:
-    """The paths of TWS_TESTS that exist."""
-    found = [path for pattern in TWS_TESTS for path in sorted(CHECKOUT.glob(pattern))]
-    return [str(path.relative_to(CHECKOUT)) for path in found]
+def marked_files() -> list[str]:
+    """The test files that use the marker; the others need packages that the second environment hasn't."""
+    files = sorted((CHECKOUT / "tests").rglob("test_*.py"))
+    return [str(file.relative_to(CHECKOUT)) for file in files if f"mark.{MARKER}" in file.read_text()]
 
 
 def main() -> int:
     """Returns the exit code."""
     chosen = sys.argv[1:]
     code, counts = pytest(MAIN, "main", chosen)
-    if code == 2:  # interrupted: what is left would only be in the way
-        return code
     # A choice of tests is the person's; only the whole is run twice.
-    if not chosen and tws_tests():
+    if not chosen and marked_files():
         print("\nOver ib_async:", flush=True)
-        code_over, counts_over = pytest(IB_ASYNC, "ib-async", [f"--ignore={INDEPENDENT}", *tws_tests()])
+        code_over, counts_over = pytest(IB_ASYNC, "ib-async", ["-m", MARKER, *marked_files()])
         code, counts = code or code_over, counts + counts_over
     print(f"\n{counts}")
     return code
