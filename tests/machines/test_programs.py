@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 
@@ -67,7 +68,7 @@ async def test_scripts_write_to_the_machines_disk(machine: Machine) -> None:
     )
     assert (machine.host.root / "etc/x/y").read_text() == "hello\n"
     assert (machine.host.root / "root/z").read_text() == "hello\n"
-    assert not Path("/etc/x/y").exists()
+    assert not os.path.exists("/etc/x/y")  # noqa: ASYNC240, PTH110 - a look at this laptop
 
 
 async def test_python_is_the_one_that_runs_this(machine: Machine) -> None:
