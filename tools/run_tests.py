@@ -17,8 +17,10 @@ from tools import pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 
 RESULTS = CHECKOUT / ".local" / "test-results"
-# Marks tests that go through the TWS library (pyproject.toml).
-MARKER = "ib_library"
+# What goes through the TWS library, and so runs a second time over ib_async.
+TWS_TESTS = ("tests/tws/test_*.py", "tests/broker/test_ibkr*.py", "tests/broker/test_factory.py")
+# IBKR's own client uses neither library: once is enough.
+INDEPENDENT = "test_ibapi.py"
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def pytest(environment: Environment, name: str, arguments: Sequence[str]) -> tup
     return code, counts_in(results)
 
 
-def marked_files() -> list[str]:
-    """The test files that use the marker; the others need packages that the second environment hasn't."""
-    files = sorted((CHECKOUT / "tests").rglob("test_*.py"))
-    return [str(file.relative_to(CHECKOUT)) for file in files if f"mark.{MARKER}" in file.read_text()]
+def tws_tests() -> list[str]:
+    """The files of TWS_TESTS."""
+    found = [file for pattern in TWS_TESTS for file in sorted(CHECKOUT.glob(pattern))]
+    return [str(file.relative_to(CHECKOUT)) for file in found if file.name != INDEPENDENT]
 
 
 def main() -> int:
@@ -76,9 +78,9 @@ def main() -> int:
     chosen = sys.argv[1:]
     code, counts = pytest(MAIN, "main", chosen)
     # A choice of tests is the person's; only the whole is run twice.
-    if not chosen and marked_files():
+    if not chosen:
         print("\nOver ib_async:", flush=True)
-        code_over, counts_over = pytest(IB_ASYNC, "ib-async", ["-m", MARKER, *marked_files()])
+        code_over, counts_over = pytest(IB_ASYNC, "ib-async", tws_tests())
         code, counts = code or code_over, counts + counts_over
     print(f"\n{counts}")
     return code
