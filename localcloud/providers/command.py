@@ -49,6 +49,7 @@ class LocalCommand(Handler):
         self.engine_address = ""
         self.port = 0
         self._running: set[asyncio.subprocess.Process] = set()
+        self._starting = asyncio.Lock()  # held while a process exists that isn't in the set yet
 
     def preview_update(
         self, resource_id: str, inputs: dict[str, Any], outputs: dict[str, Any]
@@ -103,19 +104,20 @@ class LocalCommand(Handler):
     ) -> dict[str, str]:
         argv = [*(inputs.get("interpreter") or INTERPRETER), inputs[which]]
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                cwd=folder,
-                env=environment,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-                limit=LINE_LIMIT_BYTES,
-            )
+            async with self._starting:
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    cwd=folder,
+                    env=environment,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                    limit=LINE_LIMIT_BYTES,
+                )
+                self._running.add(process)
         except OSError as error:
             raise CloudError(500, f"{error.strerror}: starting {argv[0]} in {folder}") from None
-        self._running.add(process)
         try:
             printed = await self._talk(call, process, inputs)
         finally:
@@ -160,10 +162,12 @@ class LocalCommand(Handler):
         return CloudError(500, redacted(text, hidden).rstrip("\n"))
 
     async def cancel(self) -> None:
-        """Ask what runs to end, as an interrupt at the keyboard would; insist after a while."""
-        running = list(self._running)
+        """Ask what runs to end; insist after a while."""
+        async with self._starting:
+            running = list(self._running)
         for process in running:
-            _signal(process, signal.SIGINT)
+            # Not SIGINT, which whoever runs in the background ignores.
+            _signal(process, signal.SIGTERM)
         if running:
             await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running], timeout=GRACE_SECONDS)
         for process in running:
