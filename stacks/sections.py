@@ -132,12 +132,27 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _matching(pattern: str, remedy: str) -> AfterValidator:
+    """Text of one form; the remedy says which in words."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(remedy)
+        return value
+
+    return AfterValidator(check)
+
+
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
 CloudName = Annotated[str, AfterValidator(_name)]
 Region = Annotated[str, AfterValidator(_region)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Secret = Annotated[SecretStr, BeforeValidator(_text), AfterValidator(_one_line)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[
+    str, _matching(r"[0-9a-f]{64}", "use the 64 hexadecimal digits that `sha256sum` prints for the file")
+]
+Url = Annotated[str, _matching(r"https?://.+", "use an address that begins with https://")]
 TradingMode = Literal["paper", "live"]
 BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
 MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
@@ -180,13 +195,15 @@ class Software(Section):
     private bucket of your own (`gs://`). It must not be redistributed.
     """
 
-    gateway_version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]{3,5}$")] = "1045"
+    gateway_version: Annotated[
+        str, BeforeValidator(_text), _matching(r"[0-9]{3,5}", "use IBC's number: 1045 for IB Gateway 10.45")
+    ] = "1045"
     gateway_sha256: Sha256 | None = None
     gateway_source: Annotated[str, AfterValidator(_source)] = (
         "https://download2.interactivebrokers.com/installers/ibgateway/stable-standalone/"
         "ibgateway-stable-standalone-linux-x64.sh"
     )
-    ibc_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] = "3.24.2"
+    ibc_version: Annotated[str, _matching(r"[0-9]+\.[0-9]+\.[0-9]+", "use three numbers: 3.24.2")] = "3.24.2"
     ibc_sha256: Sha256 | None = None
     ibc_source: Annotated[str, AfterValidator(_source)] = (
         "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
@@ -218,9 +235,15 @@ class Gateway(Section):
     read_only_api: bool = False  # the gateway refuses every order
     second_factor_device: str = ""  # as IBKR's list has it, where there is more than one
     # Daily restart without a new login, and Sundays' with one, in the time zone below.
-    auto_restart_time: Annotated[str, Field(pattern=r"^(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)$")] = "11:45 PM"
-    cold_restart_time: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "13:00"
-    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z]+(/[A-Za-z0-9_+-]+)*$")] = "America/New_York"
+    auto_restart_time: Annotated[
+        str, _matching(r"(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)", "write it as 11:45 PM")
+    ] = "11:45 PM"
+    cold_restart_time: Annotated[str, _matching(r"([01][0-9]|2[0-3]):[0-5][0-9]", "write it as 13:00")] = (
+        "13:00"
+    )
+    time_zone: Annotated[
+        str, _matching(r"[A-Za-z]+(/[A-Za-z0-9_+-]+)*", "use a name such as America/New_York")
+    ] = "America/New_York"
 
 
 class Database(Section):
@@ -229,7 +252,7 @@ class Database(Section):
     # Declared by the foundation stack, so that it outlives the environment.
     retained: bool = False
     tier: Annotated[str, AfterValidator(_sql_tier)] = "db-f1-micro"
-    version: Annotated[str, Field(pattern=r"^POSTGRES_(1[3-9])$")] = "POSTGRES_17"
+    version: Annotated[str, _matching(r"POSTGRES_1[4-8]", "use POSTGRES_14 to POSTGRES_18")] = "POSTGRES_17"
     disk_gb: Annotated[int, Field(ge=10, le=10000)] = 10
     high_availability: bool = False
     backups: bool = True
@@ -257,9 +280,9 @@ class Api(Section):
 class Auth(Section):
     """Who issues the bearer tokens that the service accepts."""
 
-    issuer: Annotated[str, Field(pattern=r"^https?://.+")] | None = None
+    issuer: Url | None = None
     audience: str = "ibkr-api"
-    jwks_url: Annotated[str, Field(pattern=r"^https?://.+")] | None = None
+    jwks_url: Url | None = None
 
 
 class IBeamUser(Section):
@@ -293,9 +316,13 @@ class IBeam(Section):
 class Ci(Section):
     """The repository whose workflows may preview and deploy. Without it, no CI identity is declared."""
 
-    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    deploy_branch: str = "main"
-    pool: Annotated[str, Field(pattern=r"^[a-z0-9-]{4,32}$")] = "github"
+    repository: Annotated[str, _matching(r"[\w.-]+/[\w.-]+", "write it as owner/name")] | None = None
+    deploy_branch: Annotated[
+        str, _matching(r"[\w./-]+", "use a branch's name: letters, digits and . _ / -")
+    ] = "main"
+    pool: Annotated[
+        str, _matching(r"[a-z0-9-]{4,32}", "use 4 to 32 lower-case letters, digits and hyphens")
+    ] = "github"
     state_bucket: str | None = None
 
 
@@ -303,7 +330,13 @@ class Config(Section):
     """All keys of the project's own namespace."""
 
     kind: Literal["foundation", "environment", "both"] = "environment"
-    name_prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,10}[a-z0-9]$")] = "ibkr"
+    name_prefix: Annotated[
+        str,
+        _matching(
+            r"[a-z][a-z0-9-]{1,10}[a-z0-9]",
+            "use 3 to 12 lower-case letters, digits and hyphens, a letter first",
+        ),
+    ] = "ibkr"
     foundation_stack: str | None = None
     # The key ring of the key that encrypts the environments' Pulumi state. Google never deletes a key ring:
     # after a `destroy` of the foundation, choose another name.
@@ -319,7 +352,10 @@ class Config(Section):
     ibeam: IBeam = IBeam()
     ci: Ci = Ci()
     # Those who may reach the VM through IAP, as IAM members: "user:ann@example.com".
-    operators: tuple[Annotated[str, Field(pattern=r"^(user|group|serviceAccount):.+@.+$")], ...] = ()
+    operators: tuple[
+        Annotated[str, _matching(r"(user|group|serviceAccount):.+@.+", "write it as user:ann@company.com")],
+        ...,
+    ] = ()
     gateway_credentials: Credentials | None = None
     alpaca: AlpacaKeys | None = None
     digitalocean_token: Secret | None = None

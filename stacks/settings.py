@@ -250,8 +250,6 @@ def _remedy(error: dict[str, Any]) -> str:
         known = [part.strip("' ") for part in str(context["expected"]).replace(" or ", ",").split(",")]
         hint = did_you_mean(str(error.get("input")), known)
         return f"use one of {', '.join(known)}" + (hint if "mean" in hint else "")
-    if error["type"] == "string_pattern_mismatch":
-        return f"must match {context['pattern']}"
     text: str = error["msg"]
     return text[:1].lower() + text[1:]
 
