@@ -82,6 +82,12 @@ def reaches_google(topology: Topology, source: str) -> Verdict:
     return allowed(topology, source, "199.36.153.8", 443)  # private.googleapis.com
 
 
+def why_offline(topology: Topology, source: str) -> str:
+    """Why a machine doesn't reach the internet; empty when it does."""
+    verdict = allowed(topology, source, "198.51.100.1", 443)  # RFC 5737: any address that is nobody's here
+    return "" if verdict.allowed else verdict.why
+
+
 def _leave(
     topology: Topology, origin: Place, target: Place | None, address: str, port: int, protocol: str
 ) -> _Journey | Verdict:

@@ -47,8 +47,9 @@ class GuestMachine:
     """The parts of one machine, as its stand-ins see them.
 
     `packages` is what the image has beyond the plain one; `displays` the X displays that run; `firewall`
-    the rules of iptables by chain; `mounts` the mount points in use; `tasks` what goes on in the
-    background until the machine is off.
+    the rules of iptables by chain; `mounts` the mount points in use; `offline` says why the machine doesn't
+    reach the internet, and nothing when it does; `tasks` what goes on in the background until the machine
+    is off.
     """
 
     host: Host
@@ -60,6 +61,7 @@ class GuestMachine:
     displays: set[str] = field(default_factory=set)
     firewall: dict[str, list[str]] = field(default_factory=dict)
     mounts: set[str] = field(default_factory=set)
+    offline: Callable[[], str] = str
     containers: dict[str, Running] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -55,12 +55,13 @@ async def docker(machine: GuestMachine, call: Call) -> Outcome:
     try:
         if verb == "run":
             return await _run(machine, read_options(arguments))
+        if verb == "pull":
+            _pull(machine, arguments[-1])
+            return Done(stdout=f"{arguments[-1]}: the image is here\n")
         if verb in ("stop", "kill", "rm"):
             return await _end(machine, arguments)
     except DockerError as error:
         return Done(_REFUSED, stderr=f"docker: {error}\n")
-    if verb == "pull":
-        return _pull(arguments[-1])
     if verb == "ps":
         return Done(stdout="".join(f"{name}\n" for name in machine.containers))
     if verb in ("image", "inspect", "version", "info"):
@@ -121,8 +122,7 @@ def _take(options: Options, name: str, value: str) -> None:
 
 
 async def _run(machine: GuestMachine, options: Options) -> Outcome:
-    if not _IMAGE.fullmatch(options.image):
-        raise DockerError(f"pull access denied for {options.image}: the local cloud has voyz/ibeam only")
+    _pull(machine, options.image)
     name = options.name or f"ibeam-{len(machine.containers)}"
     if name in machine.containers:
         raise DockerError(f'Conflict. The container name "/{name}" is already in use')
@@ -169,7 +169,16 @@ async def _end(machine: GuestMachine, arguments: list[str]) -> Outcome:
     return Done(stdout="".join(f"{name}\n" for name in names))
 
 
-def _pull(image: str) -> Done:
-    if _IMAGE.fullmatch(image):
-        return Done(stdout=f"{image}: the image is here\n")
-    return Done(1, stderr=f"Error response from daemon: pull access denied for {image}\n")
+def _pull(machine: GuestMachine, image: str) -> None:
+    """Makes an image be there. Once pulled it stays, so a machine that is off the internet can start it."""
+    pulled = machine.paths.inside("/var/lib/docker/images")
+    here = pulled.read_text().splitlines() if pulled.exists() else []
+    if image in here:
+        return
+    if not _IMAGE.fullmatch(image):
+        raise DockerError(f"pull access denied for {image}: the local cloud has voyz/ibeam only")
+    offline = machine.offline()
+    if offline:
+        raise DockerError(f"Get https://registry-1.docker.io/v2/: i/o timeout: {offline}")
+    pulled.parent.mkdir(parents=True, exist_ok=True)
+    pulled.write_text("".join(f"{name}\n" for name in [*here, image]))

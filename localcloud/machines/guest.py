@@ -8,13 +8,14 @@ business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from localcloud.machines.calls import GuestMachine, Host
 from localcloud.machines.cloudinit import CloudInit, UserDataError
 from localcloud.machines.disks import attach, unmount_all
+from localcloud.machines.packages import add_packages, read_packages
 from localcloud.machines.paths import MachinePaths
 from localcloud.machines.runner import MachineRunner
 from localcloud.machines.service import ProgramMissing
@@ -32,7 +33,8 @@ _CLOUD_FINAL = "cloud-final.service"
 class Guest:
     """The operating system of one machine. `kind` is "gce" or "droplet".
 
-    `disks` are the attached disks' folders by device name; `image` is a slug or the number of a snapshot.
+    `disks` are the attached disks' folders by device name; `image` is a slug or the number of a snapshot;
+    `offline` says why the machine doesn't reach the internet at that moment, and nothing when it does.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Guest:
         *,
         disks: Mapping[str, Path] | None = None,
         image: str = "",
+        offline: Callable[[], str] = str,
     ) -> None:
         self._host = host
         self._kind = kind
@@ -55,6 +58,7 @@ class Guest:
             units=Units(self._paths, self._runner, self._say),
             cloud_init=CloudInit(self._paths, user_data, self._say),
             disks=dict(disks or {}),
+            offline=offline,
         )
         self._progress = "off"
 
@@ -116,8 +120,9 @@ class Guest:
         """cloud-init's stages, in their order, around the start of the enabled units."""
         first = cloud_init.first_boot
         cloud_init.begin()
-        self._machine.packages.update(cloud_init.packages)
+        read_packages(self._machine)
         if first:
+            self._install_packages(cloud_init)
             cloud_init.say_what_is_skipped()
             self._say("cloud-init: first boot of this machine")
         await self._run_boot_commands(cloud_init)
@@ -133,6 +138,14 @@ class Guest:
         failed = script is not None and await self._run_script(str(script), "runcmd") != 0
         cloud_init.finish()
         self._progress = "error" if failed else "done"
+
+    def _install_packages(self, cloud_init: CloudInit) -> None:
+        offline = self._machine.offline()
+        if cloud_init.packages and offline:
+            # As in life, cloud-init goes on without them, and what needs them fails.
+            self._say(f"cloud-init: no package could be installed: {offline}")
+        elif cloud_init.packages:
+            add_packages(self._machine, cloud_init.packages)
 
     async def _run_boot_commands(self, cloud_init: CloudInit) -> None:
         text = cloud_init.boot_script()

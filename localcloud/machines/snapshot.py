@@ -9,6 +9,7 @@ IBEAM_SNAPSHOT = {
         "IBEAM_PASSWORD=your_password123\n"
         "IBEAM_REQUEST_RETRIES=10\n"
     ),
+    "/var/lib/docker/images": "voyz/ibeam\n",
     "/root/starter.sh": (
         "#!/bin/bash\n"
         "docker run --rm --name ibeam --env-file /root/ibeam_files/env.list"

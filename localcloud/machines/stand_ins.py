@@ -17,12 +17,14 @@ from localcloud.machines.artefacts import served
 from localcloud.machines.calls import Call, Done, Exec, GuestMachine, Holding, Outcome, StandIn, option
 from localcloud.machines.containers import docker
 from localcloud.machines.disks import blkid, mkfs, mount, mountpoint
+from localcloud.machines.packages import add_packages
 from localcloud.machines.service import ProgramMissing
 from localcloud.machines.systemctl import systemctl as do_systemctl
 from localcloud.processes import module_environment
 
 _NO_JARS, _NO_SETTINGS, _NO_INI = 4, 5, 6
-_CURL_NO_HOST = 6
+_CURL_NO_HOST, _CURL_TIMEOUT = 6, 28
+_APT_FAILED = 100
 
 
 async def ibcstart(machine: GuestMachine, call: Call) -> Outcome:
@@ -70,6 +72,9 @@ def curl(machine: GuestMachine, call: Call) -> Outcome:
     arguments = call.arguments
     output = option(arguments, "--output", "-o")
     url = next((word for word in arguments if word.startswith(("http://", "https://"))), "")
+    offline = machine.offline()
+    if offline:
+        return Done(_CURL_TIMEOUT, stderr=f"curl: ({_CURL_TIMEOUT}) Connection timed out: {offline}\n")
     content = served(url)
     if content is None:
         return Done(_CURL_NO_HOST, stderr=f"curl: ({_CURL_NO_HOST}) the local cloud doesn't serve {url}\n")
@@ -93,9 +98,12 @@ def unzip(machine: GuestMachine, call: Call) -> Outcome:
 
 
 def apt_get(machine: GuestMachine, call: Call) -> Outcome:
-    """apt-get: whatever is installed, the image has it."""
+    """apt-get: what is installed is there from then on."""
+    offline = machine.offline()
+    if offline:
+        return Done(_APT_FAILED, stderr=f"E: Unable to fetch some archives: {offline}\n")
     if "install" in call.words:
-        machine.packages.update(word for word in call.words if word != "install")
+        add_packages(machine, {word for word in call.words if word != "install"})
     return Done(stdout=f"{' '.join(call.words)}: the image has it\n")
 
 

@@ -212,3 +212,27 @@ async def test_a_service_that_says_when_it_is_ready_is_waited_for(host: LaptopHo
     assert (host.root / "etc/started").exists()
     assert guest.status()["units"]["n.service"]["state"] == "active"
     await guest.shutdown()
+
+
+async def test_a_machine_off_the_internet_installs_nothing(host: LaptopHost) -> None:
+    user_data = "#cloud-config\npackages: [docker.io]\nruncmd: ['curl https://x/IBCLinux.zip', 'docker ps']\n"
+    guest = Guest(host, user_data, "gce", offline=lambda: "the network has no NAT")
+    await guest.boot()
+    assert "cloud-init: no package could be installed: the network has no NAT" in host.text
+    assert "Connection timed out: the network has no NAT" in host.text
+    assert "docker: command not found" in host.text
+    await guest.shutdown()
+
+
+async def test_what_was_installed_once_needs_the_internet_no_more(host: LaptopHost) -> None:
+    host.environment["IBKR_SERVERS"] = "127.0.0.1:1"
+    user_data = "#cloud-config\npackages: [docker.io]\nruncmd: [docker pull voyz/ibeam]\n"
+    first = Guest(host, user_data, "droplet")
+    await first.boot()
+    await first.shutdown()
+    again = "#cloud-config\nbootcmd: [docker run -d --name one voyz/ibeam, docker pull voyz/ibeam:2]\n"
+    second = Guest(host, again, "droplet", offline=lambda: "cut off")
+    await second.boot()
+    assert second.status()["containers"] == ["one"]
+    assert "i/o timeout: cut off" in host.text
+    await second.shutdown()
