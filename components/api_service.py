@@ -104,23 +104,8 @@ def _container(args: ApiServiceArgs) -> gcp.cloudrunv2.ServiceTemplateContainerA
             cpu_idle=not args.holds_connection,
             startup_cpu_boost=True,
         ),
-        envs=[
-            *(
-                gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=name, value=value)
-                for name, value in args.environment.items()
-            ),
-            *(
-                gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(
-                    name=name,
-                    value_source=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceArgs(
-                        secret_key_ref=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceSecretKeyRefArgs(
-                            secret=secret.secret_id, version=secret.version
-                        )
-                    ),
-                )
-                for name, secret in args.secrets.items()
-            ),
-        ],
+        envs=_variables(args),
+        # A start may take two minutes: the libraries are large and the CPU is shared.
         startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
             http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(
                 path="/healthz", port=PORT
@@ -146,3 +131,23 @@ def _container(args: ApiServiceArgs) -> gcp.cloudrunv2.ServiceTemplateContainerA
             failure_threshold=3,
         ),
     )
+
+
+def _variables(args: ApiServiceArgs) -> list[gcp.cloudrunv2.ServiceTemplateContainerEnvArgs]:
+    return [
+        *(
+            gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=name, value=value)
+            for name, value in args.environment.items()
+        ),
+        *(
+            gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(
+                name=name,
+                value_source=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceArgs(
+                    secret_key_ref=gcp.cloudrunv2.ServiceTemplateContainerEnvValueSourceSecretKeyRefArgs(
+                        secret=secret.secret_id, version=secret.version
+                    )
+                ),
+            )
+            for name, secret in args.secrets.items()
+        ),
+    ]

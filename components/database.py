@@ -59,26 +59,7 @@ class Database(pulumi.ComponentResource):
             region=args.region,
             database_version=args.version,
             deletion_protection=args.deletion_protection,
-            settings=gcp.sql.DatabaseInstanceSettingsArgs(
-                # The small tiers exist in this edition only, and Google's default is the other one.
-                edition="ENTERPRISE",
-                tier=args.tier,
-                availability_type="REGIONAL" if args.high_availability else "ZONAL",
-                disk_size=args.disk_gb,
-                disk_type="PD_SSD",
-                deletion_protection_enabled=args.deletion_protection,
-                user_labels=args.labels,
-                ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
-                    ipv4_enabled=False,
-                    private_network=args.network_id,
-                    ssl_mode="ENCRYPTED_ONLY" if args.require_tls else "ALLOW_UNENCRYPTED_AND_ENCRYPTED",
-                ),
-                backup_configuration=gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs(
-                    enabled=args.backups,
-                    point_in_time_recovery_enabled=args.backups,
-                    start_time="09:00",  # UTC: before the US markets open
-                ),
-            ),
+            settings=instance_settings(args),
             opts=keep.merge(pulumi.ResourceOptions(depends_on=[args.peering] if args.peering else [])),
         )
         database = gcp.sql.Database(f"{name}-database", name=name, instance=instance.name, opts=child)
@@ -110,6 +91,30 @@ class Database(pulumi.ComponentResource):
         self.private_ip = instance.private_ip_address
         self.url = url
         self.register_outputs({"instance_name": self.instance_name})
+
+
+def instance_settings(args: DatabaseArgs) -> gcp.sql.DatabaseInstanceSettingsArgs:
+    """What the instance runs on, how it is reached and how it is backed up."""
+    return gcp.sql.DatabaseInstanceSettingsArgs(
+        # The small tiers exist in this edition only, and Google's default is the other one.
+        edition="ENTERPRISE",
+        tier=args.tier,
+        availability_type="REGIONAL" if args.high_availability else "ZONAL",
+        disk_size=args.disk_gb,
+        disk_type="PD_SSD",
+        deletion_protection_enabled=args.deletion_protection,
+        user_labels=args.labels,
+        ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
+            ipv4_enabled=False,
+            private_network=args.network_id,
+            ssl_mode="ENCRYPTED_ONLY" if args.require_tls else "ALLOW_UNENCRYPTED_AND_ENCRYPTED",
+        ),
+        backup_configuration=gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs(
+            enabled=args.backups,
+            point_in_time_recovery_enabled=args.backups,
+            start_time="09:00",  # UTC: before the US markets open
+        ),
+    )
 
 
 def database_url(user: str, password: str, host: str, database: str) -> str:

@@ -1,11 +1,10 @@
-"""An environment's subnets, its serverless VPC connector, and its one way out.
+"""An environment's subnets and its serverless VPC connector.
 
 Cloud Run enters the VPC through the connector, which has a /28 subnet of its own, so that firewall rules
-can tell it from everything else. All egress leaves through Cloud NAT with one reserved address: IBKR ends
-sessions whose address changes, and the droplets' firewall admits exactly that address. (Google recommends
-connector plus NAT over Direct VPC egress where a static address is needed.)
+can tell it from everything else.
 
-It leaves out who may reach the gateway (`gateway_firewall`) and the VPC itself (`vpc`).
+It leaves out the way to the internet (`egress`), who may reach the gateway (`gateway_firewall`), and the
+VPC itself (`vpc`).
 """
 
 from __future__ import annotations
@@ -31,12 +30,11 @@ class NetworkArgs:
 
 
 class Network(pulumi.ComponentResource):
-    """Subnets, connector, router and NAT."""
+    """The machines' subnet, and the connector with its own. `subnet_ids` are both."""
 
     subnet_id: pulumi.Output[str]
     connector_id: pulumi.Output[str]
-    nat_ip: pulumi.Output[str]
-    nat: pulumi.Resource
+    subnet_ids: tuple[pulumi.Output[str], ...]
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:network:Network", name, None, opts)
@@ -71,38 +69,8 @@ class Network(pulumi.ComponentResource):
             max_instances=3,
             opts=child,
         )
-        nat_address = gcp.compute.Address(
-            f"{name}-nat-address",
-            name=f"{name}-nat",
-            region=args.region,
-            address_type="EXTERNAL",
-            opts=child,
-        )
-        router = gcp.compute.Router(
-            f"{name}-router",
-            name=f"{name}-router",
-            network=args.network_id,
-            region=args.region,
-            opts=child,
-        )
-        nat = gcp.compute.RouterNat(
-            f"{name}-nat",
-            name=f"{name}-nat",
-            router=router.name,
-            region=args.region,
-            nat_ip_allocate_option="MANUAL_ONLY",
-            nat_ips=[nat_address.self_link],
-            source_subnetwork_ip_ranges_to_nat="LIST_OF_SUBNETWORKS",
-            subnetworks=[
-                gcp.compute.RouterNatSubnetworkArgs(name=part.id, source_ip_ranges_to_nats=["ALL_IP_RANGES"])
-                for part in (subnet, connector_subnet)
-            ],
-            log_config=gcp.compute.RouterNatLogConfigArgs(enable=True, filter="ERRORS_ONLY"),
-            opts=child,
-        )
 
         self.subnet_id = subnet.id
         self.connector_id = connector.id
-        self.nat_ip = nat_address.address
-        self.nat = nat
-        self.register_outputs({"nat_ip": self.nat_ip})
+        self.subnet_ids = (subnet.id, connector_subnet.id)
+        self.register_outputs({"connector_id": self.connector_id})

@@ -7,6 +7,7 @@ import json
 import pulumi
 import pulumi_gcp as gcp
 
+from components.egress import Egress
 from components.gateway_firewall import GatewayFirewall, GatewayFirewallArgs
 from components.gateway_vm import GatewayVm, GatewayVmArgs
 from components.network import Network
@@ -21,7 +22,9 @@ from stacks.settings import Settings
 LOCAL_PORT_OFFSET = 10_000
 
 
-def declare_gateway(settings: Settings, foundation: Foundation, network: Network) -> pulumi.Output[str]:
+def declare_gateway(
+    settings: Settings, foundation: Foundation, network: Network, egress: Egress
+) -> pulumi.Output[str]:
     """Declares the gateway VM and what belongs to it; returns its internal address."""
     gateway = settings.gateway
     account = gcp.serviceaccount.Account(
@@ -60,7 +63,7 @@ def declare_gateway(settings: Settings, foundation: Foundation, network: Network
             protect_settings=gateway.protect_settings,
             deletion_protection=gateway.deletion_protection,
             labels=labels(settings),
-            ready=[*credentials.reference.ready, network.nat],
+            ready=[*credentials.reference.ready, egress.nat],
         ),
         foundation.after("compute"),
     )

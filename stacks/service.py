@@ -1,0 +1,98 @@
+"""The service part of an environment: its variables, its own secrets, and the Cloud Run service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.api_service import ApiService, ApiServiceArgs
+from components.network import Network
+from components.secret import Secret, SecretArgs, SecretReference
+from stacks.database import labels
+from stacks.foundation import Foundation
+from stacks.settings import Settings
+
+
+def declare_service(
+    settings: Settings,
+    foundation: Foundation,
+    network: Network,
+    account: gcp.serviceaccount.Account,
+    database_url: SecretReference,
+    gateway_host: pulumi.Output[str] | None,
+    ready: Sequence[pulumi.Resource],
+) -> pulumi.Output[str]:
+    """Declares the API service and returns its URL. `ready` is what must exist before it, and go after."""
+    api = settings.api
+    service = ApiService(
+        f"{settings.name_prefix}-api",
+        ApiServiceArgs(
+            location=settings.region,
+            image=api.image,
+            service_account_email=account.email,
+            connector_id=network.connector_id,
+            environment=_environment(settings, gateway_host),
+            secrets={"DATABASE_URL": database_url, **_own_secrets(settings, foundation, account)},
+            holds_connection=settings.broker_type == "ibkr",
+            cpu=api.cpu,
+            memory=api.memory,
+            concurrency=api.concurrency,
+            max_instances=api.max_instances,
+            public=api.public,
+            deletion_protection=api.deletion_protection,
+            labels=labels(settings),
+            ready=ready,
+        ),
+        foundation.after("run"),
+    )
+    return service.url
+
+
+def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) -> dict[str, pulumi.Input[str]]:
+    """The service's plain environment variables."""
+    environment: dict[str, pulumi.Input[str]] = {
+        "STACK": settings.stack,
+        "BROKER_TYPE": settings.broker_type,
+        "MARKET_DATA_SOURCE": settings.market_data_source,
+        "LOG_LEVEL": settings.api.log_level,
+        "OIDC_ISSUER": str(settings.auth.issuer),
+        "OIDC_AUDIENCE": settings.auth.audience,
+        "OIDC_JWKS_URL": str(settings.auth.jwks_url),
+        "DIGITAL_OCEAN_REGION": settings.ibeam.region,
+        "DIGITAL_OCEAN_SIZE": settings.ibeam.size,
+        "DIGITAL_OCEAN_IMAGE_ID": settings.ibeam.image,
+        "IBKR_TRADING_MODE": settings.trading_mode,
+    }
+    if gateway_host is not None:
+        environment |= {
+            "IBKR_GATEWAY_HOST": gateway_host,
+            "IBKR_GATEWAY_PORT": str(settings.api_port),
+            "IBKR_CLIENT_ID": str(settings.api.client_id),
+        }
+    return environment
+
+
+def _own_secrets(
+    settings: Settings, foundation: Foundation, account: gcp.serviceaccount.Account
+) -> dict[str, SecretReference]:
+    """Secrets that the service alone reads, by the environment variable that they become."""
+    values = {}
+    if settings.alpaca:
+        values["ALPACA_API_KEY"] = ("alpaca-api-key", settings.alpaca.api_key)
+        values["ALPACA_SECRET_KEY"] = ("alpaca-secret-key", settings.alpaca.secret_key)
+    if settings.digitalocean_token:
+        values["DIGITAL_OCEAN_API_KEY"] = ("digitalocean-token", settings.digitalocean_token)
+    return {
+        variable: Secret(
+            f"{settings.name_prefix}-{name}",
+            SecretArgs(
+                value=pulumi.Output.secret(value.get_secret_value()),
+                readers={"api": account.member},
+                labels=labels(settings),
+            ),
+            foundation.after("secretmanager"),
+        ).reference
+        for variable, (name, value) in values.items()
+    }
