@@ -26,7 +26,9 @@ def free_network() -> str:
     return next(network for network in reversed(NETWORKS) if is_free(network))
 
 
-def eventually(what: Callable[[], Any], becomes: Callable[[Any], bool], seconds: float = PATIENCE_SECONDS) -> Any:
+def eventually(
+    what: Callable[[], Any], becomes: Callable[[Any], bool], seconds: float = PATIENCE_SECONDS
+) -> Any:
     """Ask until the answer is as wanted, and give it. Fails with the last answer."""
     deadline = time.monotonic() + seconds
     while True:

@@ -55,24 +55,24 @@ class OfficialClient(EWrapper, EClient):
         self.next_id = orderId
         self.ready.set()
 
-    def accountSummary(self, reqId, account, tag, value, currency) -> None:  # noqa: ANN001, N802, N803
+    def accountSummary(self, reqId, account, tag, value, currency) -> None:  # noqa: N802, N803
         self.summary[tag] = value
 
     def accountSummaryEnd(self, reqId: int) -> None:  # noqa: N802, N803
         self.summed.set()
 
-    def contractDetails(self, reqId, contractDetails) -> None:  # noqa: ANN001, N802, N803
+    def contractDetails(self, reqId, contractDetails) -> None:  # noqa: N802, N803
         self.contracts.append(contractDetails.contract.conId)
 
     def contractDetailsEnd(self, reqId: int) -> None:  # noqa: N802, N803
         self.detailed.set()
 
-    def orderStatus(self, orderId, status, *rest) -> None:  # noqa: ANN001, ANN002, N802, N803
+    def orderStatus(self, orderId, status, *rest) -> None:  # noqa: N802, N803
         self.statuses.append(status)
         if status in ("Filled", "Cancelled", "Inactive"):
             self.done.set()
 
-    def error(self, reqId, errorCode, errorString) -> None:  # noqa: ANN001, N803
+    def error(self, reqId, errorCode, errorString) -> None:  # noqa: N803
         self.errors.append((errorCode, errorString))
 
 

@@ -17,7 +17,9 @@ def test_up_without_changes_changes_nothing(stack: LocalStack) -> None:
     stack.up("--expect-no-changes")
 
 
-def test_a_gateway_that_was_deleted_by_hand_is_found_and_made_again(stack: LocalStack, service: Service) -> None:
+def test_a_gateway_that_was_deleted_by_hand_is_found_and_made_again(
+    stack: LocalStack, service: Service
+) -> None:
     ask(stack, "delete_machine", name="gce/ibkr-gateway")
     service.until_disconnected()
     stack.refresh()

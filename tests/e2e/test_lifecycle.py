@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +35,9 @@ def processes_of(stack: LocalStack) -> list[str]:
         if process.pid == os.getpid():
             continue
         told = process.info
-        text = " ".join(told["cmdline"] or []) + f" {told['cwd']} " + " ".join((told["environ"] or {}).values())
+        text = (
+            " ".join(told["cmdline"] or []) + f" {told['cwd']} " + " ".join((told["environ"] or {}).values())
+        )
         if marker in text:
             found.append(" ".join(told["cmdline"] or [str(process.pid)]))
     return found
@@ -57,7 +58,13 @@ def make_run_time_droplet(stack: LocalStack, name: str, tags: list[str]) -> int:
     answer = httpx.post(
         f"{env['DIGITALOCEAN_API_URL']}/v2/droplets",
         headers={"Authorization": f"Bearer {env['DIGITALOCEAN_TOKEN']}"},
-        json={"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "ubuntu-24-04-x64", "tags": tags},
+        json={
+            "name": name,
+            "region": "nyc1",
+            "size": "s-1vcpu-1gb",
+            "image": "ubuntu-24-04-x64",
+            "tags": tags,
+        },
     )
     assert answer.status_code == 202, answer.text
     return int(answer.json()["droplet"]["id"])
@@ -103,22 +110,27 @@ def test_destroy_removes_the_droplets_that_the_service_made_and_no_other(own: Lo
     assert {stranger, other_stack} <= left, "what isn't this stack's must never be touched"
 
 
-UP = "import sys; from pathlib import Path; from tools.local_stack import LocalStack; " \
-     "LocalStack(home=Path(sys.argv[1]), network=sys.argv[2], quiet=Path(sys.argv[3])).up()"
+UP = (
+    "import sys; from pathlib import Path; from tools.local_stack import LocalStack; "
+    "LocalStack(home=Path(sys.argv[1]), network=sys.argv[2], quiet=Path(sys.argv[3])).up()"
+)
 
 
-@pytest.mark.parametrize("seconds", [2.0, 5.0, 9.0])
-def test_an_up_that_was_killed_in_the_middle_can_be_repeated(own: LocalStack, seconds: float) -> None:
+@pytest.mark.parametrize("moment", ["ibkr-network-vpc", "ibkr-gateway-instance", "ibkr-api-service"])
+def test_an_up_that_was_killed_in_the_middle_can_be_repeated(own: LocalStack, moment: str) -> None:
     network = str(own.cloud._wanted)
     log = own.home.parent / "killed.log"
+    log.touch()
     arguments = [sys.executable, "-c", UP, str(own.home), network, str(log)]
-    process = subprocess.Popen(arguments, cwd=CHECKOUT, start_new_session=True)
-    time.sleep(seconds)  # wherever it is by then: the point is that nobody chose the moment
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if "localcloud" not in " ".join(child.cmdline()):
-            child.kill()
-    process.kill()
-    process.wait()
+    with subprocess.Popen(arguments, cwd=CHECKOUT, start_new_session=True) as process:
+        eventually(
+            lambda: log.read_text() + str(process.poll() or ""), lambda said: f"{moment} creating" in said
+        )
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "localcloud" not in " ".join(child.cmdline()):
+                child.kill()
+        process.kill()
+    assert "Duration" not in log.read_text(), "it was to be killed in the middle"
     own.up()
     Service(own).until_connected()
     own.refresh("--expect-no-changes")

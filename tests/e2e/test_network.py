@@ -40,7 +40,9 @@ def test_a_shell_on_the_same_machine_reaches_neither_gateway_nor_droplet_nor_dat
     for address in outputs["droplets"].values():
         assert is_refused(address, 5000)
     database = str(outputs["database"])
-    host = next((part for part in database.replace("/", " ").replace(":", " ").split() if part[0].isdigit()), "")
+    host = next(
+        (part for part in database.replace("/", " ").replace(":", " ").split() if part[0].isdigit()), ""
+    )
     assert is_refused(host or str(outputs["gateway_host"]), 5432)
 
 

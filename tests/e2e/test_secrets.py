@@ -51,7 +51,9 @@ def test_no_secret_lies_in_plain_text_in_state_config_logs_or_arguments(
             for password in passwords:
                 assert password.encode() not in content, f"{file.relative_to(stack.home)} holds a secret"
     assert looked_at > 5
-    arguments = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    arguments = subprocess.run(
+        ["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True
+    ).stdout
     assert not [password for password in passwords if password in arguments]
     for machine in stack.cloud.machines():
         log = stack.cloud.log(machine["name"])

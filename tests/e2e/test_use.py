@@ -29,7 +29,9 @@ def test_a_market_order_fills_and_becomes_a_position(service: Service) -> None:
     before = {position["symbol"]: position["qty"] for position in service.get("positions").json()}
     placed = service.order(symbol="MSFT", side="buy", qty=3, order_type="market")
     assert placed.status_code == 201, placed.text
-    order = eventually(lambda: service.get(f"orders/{placed.json()['id']}").json(), lambda o: o["status"] == "filled")
+    order = eventually(
+        lambda: service.get(f"orders/{placed.json()['id']}").json(), lambda o: o["status"] == "filled"
+    )
     assert order["filled_qty"] == 3
     assert order["filled_price"] > 0
     held = eventually(
@@ -47,11 +49,19 @@ def test_a_limit_order_away_from_the_market_rests_until_it_is_cancelled(service:
     assert order["id"] in [row["id"] for row in service.get("orders").json()]
     cancelled = service.client.delete(f"/api/v1/connections/default/orders/{order['id']}")
     assert cancelled.status_code in (200, 202), cancelled.text
-    eventually(lambda: service.get(f"orders/{order['id']}").json()["status"], lambda status: status == "cancelled")
+    eventually(
+        lambda: service.get(f"orders/{order['id']}").json()["status"], lambda status: status == "cancelled"
+    )
 
 
 def test_an_order_posted_twice_is_one_order(service: Service) -> None:
-    fields = {"symbol": "SPY", "side": "buy", "qty": 1, "order_type": "market", "client_order_id": str(uuid.uuid4())}
+    fields = {
+        "symbol": "SPY",
+        "side": "buy",
+        "qty": 1,
+        "order_type": "market",
+        "client_order_id": str(uuid.uuid4()),
+    }
     first, second = service.order(**fields), service.order(**fields)
     assert first.json()["id"] == second.json()["id"], "an order that is repeated must not be doubled"
     other = service.order(**fields | {"qty": 2})
@@ -117,7 +127,9 @@ def test_another_method_is_refused(service: Service) -> None:
     assert answer.headers["content-type"].startswith(PROBLEM)
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic dTpw"}])
+@pytest.mark.parametrize(
+    "header", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic dTpw"}]
+)
 def test_nobody_reads_anything_without_a_token(service: Service, header: dict[str, str]) -> None:
     service.client.headers.pop("Authorization")
     answer = service.client.get("/api/v1/connections/default/account", headers=header)
