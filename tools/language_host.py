@@ -41,6 +41,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         self._engine_address = engine_address
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
+        self._cancelled = False
 
     def Handshake(
         self, request: rpc.LanguageHandshakeRequest, context: grpc.ServicerContext
@@ -94,7 +95,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         context.add_callback(lambda: stop(process))
         code = process.wait()
         self._forget(process)
-        if code == SHOWN_TO_USER:
+        if code == SHOWN_TO_USER or self._cancelled:
             return rpc.RunResponse(bail=True)
         if code == 0:
             return rpc.RunResponse()
@@ -134,6 +135,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def stop_all(self) -> None:
         """End everything that was started and still runs."""
+        self._cancelled = True
         with self._lock:
             running = list(self._running)
         for process in running:

@@ -180,7 +180,7 @@ class LocalStack:
         )
         if code != 0:
             raise CommandFailed(
-                f"`{command}` of the stack {STACK} failed or was cut off; the same command goes on."
+                f"`{command}` of the stack {STACK} didn't get to its end: see above. Typed again, it goes on."
             )
 
     def _ask(self, *arguments: str, text: str = "") -> str:

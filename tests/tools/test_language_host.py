@@ -105,7 +105,8 @@ def test_an_interrupted_run_leaves_no_process(project: Project) -> None:
             if "here" in line:
                 break
         engine.send_signal(signal.SIGINT)
-        engine.stdout.read()
+        said = engine.stdout.read()
+    assert "unhandled error" not in said, "the person knows that they interrupted it"
     for pid in (project.folder / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
 
