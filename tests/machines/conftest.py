@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machines.exchange import Exchange
 from tests.machines.google import GoogleStandIn
 from tests.machines.laptop import LaptopHost
 
@@ -34,3 +35,12 @@ def google() -> Iterator[GoogleStandIn]:
     """The metadata server and Secret Manager."""
     with GoogleStandIn() as google:
         yield google
+
+
+@pytest.fixture
+async def exchange(tmp_path: Path, host: LaptopHost) -> AsyncIterator[Exchange]:
+    """IBKR's servers, as the host's machines find them."""
+    with tempfile.TemporaryDirectory(prefix="x") as sockets:
+        async with Exchange(tmp_path / "exchange", Path(sockets)) as exchange:
+            host.environment["IBKR_SERVERS"] = exchange.address
+            yield exchange

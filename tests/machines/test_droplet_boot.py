@@ -71,15 +71,6 @@ class Droplet:
         return found
 
 
-@pytest.fixture
-async def exchange(tmp_path: Path, run_folder: Path, host: LaptopHost) -> AsyncIterator[Exchange]:
-    sockets = tmp_path.parent / f"x{run_folder.name}"
-    sockets.mkdir()
-    async with Exchange(tmp_path / "exchange", sockets) as exchange:
-        host.environment["IBKR_SERVERS"] = exchange.address
-        yield exchange
-
-
 @pytest.fixture(params=[STOCK, SNAPSHOT])
 async def droplet(host: LaptopHost, request: pytest.FixtureRequest) -> AsyncIterator[Droplet]:
     droplet = Droplet(host, request.param, PASSWORDS[request.param])

@@ -55,15 +55,6 @@ class Vm:
 
 
 @pytest.fixture
-async def exchange(tmp_path: Path, run_folder: Path, host: LaptopHost) -> AsyncIterator[Exchange]:
-    sockets = tmp_path.parent / f"x{run_folder.name}"
-    sockets.mkdir()
-    async with Exchange(tmp_path / "exchange", sockets) as exchange:
-        host.environment["IBKR_SERVERS"] = exchange.address
-        yield exchange
-
-
-@pytest.fixture
 async def vm(host: LaptopHost, google: GoogleStandIn, tmp_path: Path) -> AsyncIterator[Vm]:
     host.environment.update(google.environment)
     google.keep_login(VERSION, "ib user", PASSWORD)
