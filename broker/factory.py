@@ -25,6 +25,8 @@ class BrokerSettings:
     gateway_host: str = "127.0.0.1"
     gateway_port: int = LIVE_PORT
     client_id: int = 1
+    #: which account to trade; needed only where the login manages several
+    account: str = ""
     #: paper, live, or empty: no check of the account's prefix
     trading_mode: str = ""
     alpaca_api_key: str = field(default="", repr=False)
@@ -68,6 +70,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         gateway_host=environment.get("IBKR_GATEWAY_HOST") or "127.0.0.1",
         gateway_port=port,
         client_id=client_id,
+        account=(environment.get("IBKR_ACCOUNT") or "").strip(),
         trading_mode=mode,
         alpaca_api_key=environment.get("ALPACA_API_KEY") or "",
         alpaca_secret_key=environment.get("ALPACA_SECRET_KEY") or "",
@@ -139,6 +142,7 @@ def _ibkr(settings: BrokerSettings, journal: Journal) -> BaseBroker:
         host=settings.gateway_host,
         port=settings.gateway_port,
         client_id=settings.client_id,
+        account=settings.account,
         trading_mode=settings.trading_mode,
     )
 

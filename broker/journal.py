@@ -10,6 +10,7 @@ PostgreSQL in the service, where migrations make the tables; SQLite for use as a
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
 from broker.tables import metadata, orders
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,6 +44,7 @@ class Journal:
     def __init__(self, engine: Engine, clock: Callable[[], datetime] = _now) -> None:
         self._engine = engine
         self._clock = clock
+        self._failing_since: datetime | None = None
 
     @classmethod
     def in_file(cls, path: str) -> Journal:
@@ -184,17 +188,21 @@ class Journal:
     def _do(self, work: Callable[[Connection], T]) -> T:
         try:
             with self._engine.begin() as db:
-                return work(db)
+                done = work(db)
+            self._failing_since = None
+            return done
         except IntegrityError:
             raise
-        except DBAPIError as failure:
+        except SQLAlchemyError as failure:
+            self._failing_since = self._failing_since or self._clock()
+            # Only the kind of failure: a driver's text may hold parameters, and the caller isn't its reader.
+            kind = type(getattr(failure, "orig", None) or failure).__name__
+            log.exception("the order journal can't be used")
             raise JournalUnavailable(
-                f"the order journal can't be used: {type(failure.orig).__name__}",
+                f"the order journal can't be used: {kind}",
+                since=self._failing_since,
                 doing="connecting to the database again at the next call",
             ) from failure
-        except SQLAlchemyError as failure:
-            said = f"the order journal can't be used: {type(failure).__name__}"
-            raise JournalUnavailable(said) from failure
 
 
 def check_same(request: OrderRequest, existing: Order) -> None:

@@ -33,6 +33,7 @@ class Connection:
         self._unconfigured: ConfigurationError | None = None
         self._since = datetime.now(UTC)
         self._lease: LeaseKeeper | None = None
+        self._beginning: asyncio.Task[None] | None = None
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,13 +53,17 @@ class Connection:
         if self._lease is not None:
             self._lease.start()
         elif self._broker is not None:
-            await self._begin()
+            # A broker that is slow to answer must not hold up the probes.
+            self._beginning = asyncio.create_task(self._begin())
+            await asyncio.wait({self._beginning}, timeout=1.0)
 
     async def stop(self) -> None:
         """Let running orders finish, disconnect, hand over."""
         if self._lease is not None:
             await self._lease.stop()
         elif self._broker is not None:
+            if self._beginning is not None:
+                await self._beginning
             await self._end()
 
     @property

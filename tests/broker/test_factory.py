@@ -44,8 +44,8 @@ def test_a_caller_written_against_the_plan_finds_its_names_fields_and_signatures
         "is_market_open": "self",
     }
     for name, parameters in signatures.items():
-        found = inspect.signature(getattr(BaseBroker, name)).parameters
-        positional = [p.name for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        declared = inspect.signature(getattr(BaseBroker, name)).parameters
+        positional = [p.name for p in declared.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         assert positional == parameters.split(), name
 
 

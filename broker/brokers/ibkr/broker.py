@@ -164,30 +164,32 @@ class IBKRBroker(BaseBroker):
     async def _get_positions(self) -> list[Position]:
         session = self._session()
         held = [p for p in session.ib.positions(session.account) if p.position]
-        found = [await self._position(session, p) for p in held]
+        items = await self._priced(session, {p.contract.conId for p in held})
+        found = [await self._position(p, items.get(p.contract.conId)) for p in held]
         self._session()  # an empty answer of a dead connection isn't "none"
         return sorted(found, key=lambda p: p.symbol)
 
-    async def _position(self, session: Session, held: Any) -> Position:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + PORTFOLIO_WAIT
+    async def _priced(self, session: Session, wanted: set[int]) -> dict[int, Any]:
+        """Portfolio rows with a price by contract id; those of new positions are waited for, a moment."""
+        deadline = asyncio.get_running_loop().time() + PORTFOLIO_WAIT
         while True:
-            items = {i.contract.conId: i for i in session.ib.portfolio(session.account)}
-            item = items.get(held.contract.conId)
-            if item is not None and item.marketPrice > 0:
-                return position_of(held, item, float(item.marketPrice))
-            if loop.time() > deadline:
-                break
+            rows = session.ib.portfolio(session.account)
+            found = {row.contract.conId: row for row in rows if row.marketPrice > 0}
+            if wanted <= found.keys() or asyncio.get_running_loop().time() > deadline:
+                return found
             updated = asyncio.ensure_future(_next(session.ib.updatePortfolioEvent))
-            await asyncio.wait({updated, lost := asyncio.ensure_future(session.lost.wait())}, timeout=0.2)
+            await asyncio.wait({updated}, timeout=0.1)
             updated.cancel()
-            lost.cancel()
             self._session()
+
+    async def _position(self, held: Any, item: Any | None) -> Position:
+        if item is not None:
+            return position_of(held, item, float(item.marketPrice))
         quote = await self._live_market().quote(held.contract.symbol.replace(" ", "."))
         price = quote.last or quote.bid or quote.close
         if price is None:
             raise MarketDataUnavailable(f"no price of {quote.symbol}")
-        return position_of(held, item, price)
+        return position_of(held, None, price)
 
     def get_position(self, symbol: str) -> Position | None:
         """See `BaseBroker.get_position`."""

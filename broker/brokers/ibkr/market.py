@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,8 @@ from broker.models import Quote
 
 #: seconds to wait for the first price
 QUOTE_WAIT = 4.0
+#: seconds after the first price in which the others are expected
+QUOTE_SETTLES = 0.3
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed frozen"}
 
 
@@ -55,26 +58,33 @@ class Market:
 
     async def quote(self, symbol: str) -> Quote:
         """The first prices that arrive. Raises `MarketDataUnavailable`, and what `contract` raises."""
-        contract = await self.contract(symbol)
         ib = self._session.ib
+        # The library keeps a ticker per contract object, with its old prices: a copy has none yet.
+        contract = copy.copy(await self.contract(symbol))
         ticker = ib.reqMktData(contract, "", False, False)
         request_id = ib.wrapper.ticker2ReqId["mktData"].get(ticker)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + QUOTE_WAIT
         try:
             while loop.time() < deadline and not self._session.lost.is_set():
-                if _price(ticker.last) is not None or _price(ticker.bid) is not None:
-                    return _quote(symbol, ticker)
+                prices = [_price(p) for p in (ticker.last, ticker.bid, ticker.ask)]
+                if all(prices):
+                    break
+                if any(prices):  # the rest comes in the next packet, or isn't there
+                    deadline = min(deadline, loop.time() + QUOTE_SETTLES)
                 code, text = self._session.ticker_errors.pop(request_id, (0, ""))
                 if code in codes.NO_MARKET_DATA:
                     raise MarketDataUnavailable(text, code)
-                await asyncio.wait({asyncio.ensure_future(_event(ticker.updateEvent))}, timeout=0.1)
-            if _price(ticker.close) is not None:
+                updated = asyncio.ensure_future(_event(ticker.updateEvent))
+                await asyncio.wait({updated}, timeout=0.1)
+                updated.cancel()
+            if any(_price(p) for p in (ticker.last, ticker.bid, ticker.ask, ticker.close)):
                 return _quote(symbol, ticker)
             raise MarketDataUnavailable(f"no price of {symbol} came within {QUOTE_WAIT:g} s")
         finally:
             if not self._session.lost.is_set():
                 ib.cancelMktData(contract)
+            ib.wrapper.tickers.pop(id(contract), None)
 
 
 async def _event(event: Any) -> None:

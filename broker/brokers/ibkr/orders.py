@@ -193,7 +193,7 @@ class OrderBook:
         tracked.reference = tracked.reference or order.orderRef
         tracked.account = tracked.account or order.account
         tracked.symbol = tracked.symbol or contract.symbol.replace(" ", ".")
-        tracked.side = tracked.side or order.action.lower()
+        tracked.side = tracked.side or ("buy" if order.action == "BUY" else "sell")  # SSHORT is a sale
         tracked.order_type = tracked.order_type or {"MKT": "market", "LMT": "limit"}.get(
             order.orderType, order.orderType.lower()
         )

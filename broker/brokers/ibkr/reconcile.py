@@ -69,8 +69,15 @@ def _report_unknown(journal: Journal, order: Order, count: int) -> None:
         journal.update(order.id, OrderReport(Status.UNKNOWN, reason=reason))
 
 
+def _ours(journal: Journal, account: str, tracked: TrackedOrder) -> Order | None:
+    """An order of ours that ended before TWS gave it its number: a refused one, say."""
+    order = journal.find(account, tracked.reference) if tracked.reference else None
+    same = order is not None and (order.symbol, order.side) == (tracked.symbol, tracked.side)
+    return order if order is not None and same and order.permanent_id is None else None
+
+
 def _adopt(journal: Journal, account: str, tracked: TrackedOrder) -> None:
-    known = journal.by_permanent_id(account, str(tracked.permanent_id))
+    known = journal.by_permanent_id(account, str(tracked.permanent_id)) or _ours(journal, account, tracked)
     if known is not None:
         tracked.journal_id = known.id
         journal.update(known.id, tracked.report())

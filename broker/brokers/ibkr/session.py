@@ -162,25 +162,22 @@ class Session:
 
     async def _handshake(self, host: str, port: int) -> None:
         # The library waits for its whole timeout when the gateway closes the socket before the API is up.
-        refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-        def on_api_error(text: str) -> None:
-            if not refused.done():
-                refused.set_result(text)
-
-        self.ib.client.apiError += on_api_error
+        closed = asyncio.Event()
+        self.ib.client.conn.disconnected += lambda _words: closed.set()
+        closing = asyncio.ensure_future(closed.wait())
         self.ib.wrapper.clientId = self.client_id
         connecting = asyncio.ensure_future(
             self.ib.client.connectAsync(host, port, self.client_id, self.timeout)
         )
-        await asyncio.wait({connecting, refused}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({connecting, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
         if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
             return
         connecting.cancel()
         failures = await asyncio.gather(connecting, return_exceptions=True)
-        raise self._why(failures[0], f"{host}:{port}")
+        raise self._why(failures[0], f"{host}:{port}", self.ib.client.conn.numMsgSent or closed.is_set())
 
-    def _why(self, failure: Any, address: str) -> SessionFailed:
+    def _why(self, failure: Any, address: str, accepted: bool) -> SessionFailed:
         if self._id_in_use:
             said = f"client id {self.client_id} is in use at the gateway (326)"
             return SessionFailed(State.CLIENT_ID_IN_USE, said)
@@ -188,7 +185,7 @@ class Session:
         if self.handshake_done:
             said = f"the gateway at {address} isn't logged in, or waits for the second factor"
             return SessionFailed(State.NOT_LOGGED_IN, said + told)
-        if self.ib.client.conn.numMsgSent:
+        if accepted:
             said = f"{address} takes connections but no API answers: the gateway isn't running or logged in"
             return SessionFailed(State.DISCONNECTED, said + told)
         if isinstance(failure, ConnectionRefusedError):
@@ -221,16 +218,21 @@ class Session:
 
     async def ask(self, request: Awaitable[T]) -> T:
         """The answer to a request. Raises `NotConnected` without one; TWS's refusals as RequestError."""
+        asked = asyncio.ensure_future(request)
+        lost = asyncio.ensure_future(self.lost.wait())
         try:
-            return await asyncio.wait_for(request, self.timeout)
-        except TimeoutError:
-            raise NotConnected(
-                f"the gateway didn't answer within {self.timeout:g} s", doing="checking the connection"
-            ) from None
-        except (OSError, asyncio.CancelledError) as failure:
-            if isinstance(failure, asyncio.CancelledError) and not self.lost.is_set():
-                raise
+            await asyncio.wait({asked, lost}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                return asked.result()
+        except OSError as failure:
             raise NotConnected(self.why_lost or f"the connection broke: {failure}") from None
+        finally:
+            lost.cancel()
+            asked.cancel()
+        if self.lost.is_set():
+            raise NotConnected(self.why_lost, doing="connecting again")
+        said = f"the gateway didn't answer within {self.timeout:g} s"
+        raise NotConnected(said, doing="checking the connection")
 
     async def ping(self) -> float:
         """Seconds of a round trip to the gateway, measured once in `PING_PAUSE`. Raises `NotConnected`."""
