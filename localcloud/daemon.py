@@ -14,6 +14,7 @@ import logging
 import logging.handlers
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -65,6 +66,7 @@ def serve(home: Path, network: str | None, images: Mapping[str, str], ready: IO[
     `ready` gets one line: "ready", or "error: ..." with the reason it could not start.
     """
     os.umask(_PRIVATE_UMASK)
+    _allow_many_files()
     try:
         with locked(home):
             _configure_logging(home, to_terminal=ready is None)
@@ -202,6 +204,12 @@ def _short_folder() -> str:
     """Where the run-time folder goes: a Unix socket's path has room for 107 bytes."""
     usual = tempfile.gettempdir()
     return usual if len(usual) <= 30 else "/tmp"  # noqa: S108 -- mkdtemp makes a private folder in it
+
+
+def _allow_many_files() -> None:
+    """A hundred machines need some thousand descriptors; the usual soft limit is 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _configure_logging(home: Path, *, to_terminal: bool) -> None:

@@ -33,6 +33,7 @@ Target = Path | Callable[[str], Path]  # a socket, or who gets which (given the 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close() sends a reset
 _BACKLOG = 128
 _REPORT_EVERY = 100
+_RECENT = 8
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,16 @@ class Edge:
         if number is None:
             return None
         processes = self._cloud.processes
-        recent = [pid for pid in self._last_owner.values() if processes.owner_of(pid)]
-        pid = sockets.owner(number, recent)
+        # Most connections come from the program that opened the one before.
+        recent = [pid for pid in reversed(self._last_owner.values()) if processes.owner_of(pid)]
+        pid = sockets.owner(number, recent[:_RECENT])
         if pid is None:
             pid = sockets.owner(number, processes.all_pids())
         if pid is None:
             return None
         machine = processes.owner_of(pid)
         if machine:
+            self._last_owner.pop(machine, None)
             self._last_owner[machine] = pid
         return machine
 
@@ -180,7 +183,7 @@ class Edge:
     def _accept(self, listening: Listening) -> None:
         try:
             client, peer = listening.socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+        except OSError:  # it left before we looked, or we are out of descriptors: the next one may do
             return
         client.setblocking(False)
         source = self.identify(peer, (listening.address, listening.port)) or INTERNET

@@ -40,10 +40,10 @@ class Identity:
 
 def identity_of(cloud: Cloud, machine: str) -> Identity | None:
     """The service account of a machine; None for machines without one (droplets, databases)."""
-    job = cloud.store.notes("run.executions").get(machine.removeprefix("job/"))
+    job = cloud.store.noted("run.executions", machine.removeprefix("job/"))
     if job is not None:
         return Identity(job["service_account"], (CLOUD_PLATFORM,))
-    if machine not in cloud.machines.names():
+    if cloud.machines.status(machine) == "ABSENT":
         return None
     spec = cloud.machines.specification(machine)["spec"]
     email = spec.get("service_account")

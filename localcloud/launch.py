@@ -13,26 +13,30 @@ import sys
 
 _NOBODY = 65534
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_FOWNER = 1, 2, 3
-_SYS_CAPSET_VERSION_3 = 0x20080522
+_FILE_CAPABILITIES = (1, 2, 3)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def _become_nobody(libc: ctypes.CDLL) -> None:
     """Give up root's identity but not root's reach over files.
 
     The project may lie in a folder that only root can enter, and opening that to everybody would
-    be rude: so the right to pass file permissions is kept as an ambient capability instead.
+    be rude: so the right to pass file permissions is kept as an ambient capability instead, as far
+    as we have it (a container's root often has only part).
     """
-    capabilities = (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_FOWNER)
-    mask = sum(1 << capability for capability in capabilities)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    held = ctypes.create_string_buffer(24)
+    libc.capget(header, held)
+    permitted = struct.unpack("6I", held.raw)[1]
+    kept = [one for one in _FILE_CAPABILITIES if permitted & (1 << one)]
+    mask = sum(1 << one for one in kept)
     libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
     os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    header = struct.pack("Ii", _SYS_CAPSET_VERSION_3, 0)
     libc.capset(header, struct.pack("6I", mask, mask, mask, 0, 0, 0))
-    for capability in capabilities:
-        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+    for one in kept:
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, one, 0, 0)
 
 
 def main() -> None:

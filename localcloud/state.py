@@ -122,6 +122,10 @@ class Store:
         """Everything noted in a namespace, in the order of first writing."""
         return copy.deepcopy(self._notes.get(namespace, {}))
 
+    def noted(self, namespace: str, key: str) -> Any:
+        """One note, or None."""
+        return copy.deepcopy(self._notes.get(namespace, {}).get(key))
+
     def forget(self, namespace: str, key: str) -> None:
         """Forget a note. Forgetting what isn't there is not an error."""
         self.revision += 1

@@ -190,8 +190,8 @@ def _places(cloud: Cloud) -> dict[str, Place]:
         for found in store.all("gcp:compute/instance:Instance")
     }
     places = {}
-    for name in cloud.machines.names():
-        kind, spec = (cloud.machines.specification(name)[key] for key in ("kind", "spec"))
+    for name, noted in cloud.machines.specifications().items():
+        kind, spec = noted["kind"], noted["spec"]
         if kind == "gce":
             places[name] = _instance(name, spec, instances.get(short(name)))
         elif kind == "droplet":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from localcloud.cloud import Cloud
 
 _NOTES = "machines"
+_RESUME_AFTER_SECONDS = (0, 1, 5, 15, 60)
 _SECRET_FIELDS = frozenset({"user_data", "metadata", "env", "root_password"})
 
 
@@ -81,7 +82,7 @@ class Machines:
     async def delete(self, name: str) -> None:
         """Stop a machine and remove its disk. Deleting what isn't there is not an error."""
         async with self._lock(name):
-            noted = self._cloud.store.notes(_NOTES).get(name)
+            noted = self._cloud.store.noted(_NOTES, name)
             await self._stop(name)
             if noted:
                 MachineHost(self._cloud, name, noted["kind"], noted["spec"].get("address", "")).erase()
@@ -106,10 +107,14 @@ class Machines:
             return self._changing[name]
         if name in self._running:
             return "RUNNING"
-        noted = self._cloud.store.notes(_NOTES).get(name)
+        noted = self._cloud.store.noted(_NOTES, name)
         if noted is None:
             return "ABSENT"
         return "FAILED" if noted["wanted"] == "running" else "STOPPED"
+
+    def specifications(self) -> dict[str, dict[str, Any]]:
+        """Every machine's `kind`, `spec` and what is `wanted` of it ("running" or "stopped")."""
+        return self._cloud.store.notes(_NOTES)
 
     def names(self, kind: str | None = None) -> list[str]:
         """Every machine that exists, running or not, in the order of creation."""
@@ -159,17 +164,21 @@ class Machines:
 
     async def close(self) -> None:
         """At the daemon's end: stop everything, keeping what is wanted for the next start."""
-        kinds = {name: self._cloud.store.notes(_NOTES)[name]["kind"] for name in self._running}
+        kinds = {name: self._cloud.store.noted(_NOTES, name)["kind"] for name in self._running}
         for wave in (("run",), ("gce", "droplet"), ("sql",)):
             await asyncio.gather(*(self._stop(name) for name, kind in kinds.items() if kind in wave))
 
     async def _resume(self, name: str, note: dict[str, Any]) -> None:
-        try:
-            async with self._lock(name):
-                if name not in self._running:
-                    await self._start(name, note["kind"], note["spec"])
-        except (CloudError, OSError) as error:
-            self._cloud.log.error("%s did not come back: %s", name, error)
+        """Start one machine again, repeatedly: what it needs may not be back yet."""
+        for delay in _RESUME_AFTER_SECONDS:
+            await asyncio.sleep(delay)
+            try:
+                async with self._lock(name):
+                    if name not in self._running and self.status(name) == "FAILED":
+                        await self._start(name, note["kind"], note["spec"])
+                    return
+            except (CloudError, OSError) as error:
+                self._cloud.log.error("%s did not come back: %s", name, error)
 
     async def _start(self, name: str, kind: str, spec: dict[str, Any]) -> None:
         host = MachineHost(self._cloud, name, kind, spec.get("address", ""))
@@ -221,13 +230,13 @@ class Machines:
             callback(name, self.status(name))
 
     def _specification(self, name: str) -> dict[str, Any]:
-        noted: dict[str, Any] | None = self._cloud.store.notes(_NOTES).get(name)
+        noted: dict[str, Any] | None = self._cloud.store.noted(_NOTES, name)
         if noted is None:
             raise CloudError(404, f"The machine '{name}' was not found.", "notFound")
         return noted
 
     def _note(self, name: str, **changes: Any) -> None:
-        noted = self._cloud.store.notes(_NOTES).get(name, {})
+        noted = self._cloud.store.noted(_NOTES, name) or {}
         self._cloud.store.note(_NOTES, name, {**noted, **changes})
 
     def _lock(self, name: str) -> asyncio.Lock:
@@ -238,6 +247,7 @@ def _software(host: MachineHost, kind: str, spec: dict[str, Any]) -> Software:
     """What a machine of this kind runs. Imported when first wanted: starting stays quick."""
     if kind in ("gce", "droplet"):
         from localcloud.machines.guest import Guest
+        from localcloud.network import why_offline
 
         return Guest(
             host,
@@ -245,6 +255,7 @@ def _software(host: MachineHost, kind: str, spec: dict[str, Any]) -> Software:
             kind,
             disks={disk["device_name"]: Path(disk["folder"]) for disk in spec.get("disks") or []},
             image=str(spec.get("image", "")),
+            offline=lambda: why_offline(host.cloud.network.topology(), host.name),
         )
     if kind == "run":
         from localcloud.machines.revision import Instance
