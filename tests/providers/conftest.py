@@ -16,7 +16,7 @@ from localcloud.addresses import Addresses
 from localcloud.cloud import Cloud, CloudError, Settings
 from localcloud.edge import Edge
 from localcloud.providers.gcp import Gcp
-from localcloud.providers.gcp.base import CONFIG
+from localcloud.providers.gcp.base import APIS, CONFIG, ENABLED
 from localcloud.providers.resource import Handler
 from localcloud.state import Resource, Store
 
@@ -85,9 +85,16 @@ async def cloud(tmp_path: Path, machines: RecordedMachines) -> Any:
     made.machines = machines  # type: ignore[assignment]
     made.network = Edge(made)
     made.extensions[CONFIG] = {"project": "local", "region": "us-west1", "zone": "us-west1-b"}
+    enable_apis(made)
     yield made
     made.network.close()
     made.store.close()
+
+
+def enable_apis(cloud: Cloud) -> None:
+    """Switch on every API, as in a project that was used before."""
+    for api in APIS.values():
+        cloud.store.note(ENABLED, f"{api}.googleapis.com", True)
 
 
 class Declared:

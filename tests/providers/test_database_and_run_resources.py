@@ -31,7 +31,7 @@ from localcloud.providers.gcp.base import (
 from localcloud.providers.gcp.grants import RunServiceGrant
 from localcloud.providers.gcp.sql import DATABASE, USER
 from localcloud.providers.resource import PartlyCreated
-from tests.providers.conftest import Declared, refusals
+from tests.providers.conftest import Declared, enable_apis, refusals
 
 PREFIX = f"127.{70 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
 NET = "projects/local/global/networks/net"
@@ -98,6 +98,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Declared]:
     with tempfile.TemporaryDirectory(prefix="lc-", ignore_cleanup_errors=True) as run:
         cloud = open_cloud(Settings(tmp_path / "home", PREFIX, Path(run), images={IMAGE: str(checkout)}))
         cloud.extensions[CONFIG] = {"project": "local", "region": "us-west1", "zone": "us-west1-b"}
+        enable_apis(cloud)
         yield Declared(cloud)
         await close(cloud)
 

@@ -12,6 +12,7 @@ from localcloud.providers.gcp.base import (
     ACCOUNT,
     BUCKET,
     CRYPTO_KEY,
+    ENABLED,
     KEY_RING,
     REPOSITORY,
     SECRET,
@@ -235,3 +236,19 @@ async def test_a_registry_says_where_its_images_are(declared: Declared) -> None:
     made = await declared(REPOSITORY, repositoryId="ibkr", location="us-west1", format="DOCKER")
     assert made.outputs["registryUri"] == "us-west1-docker.pkg.dev/local/ibkr"
     assert made.outputs["effectiveLabels"] == {"goog-pulumi-provisioned": "true"}
+
+
+async def test_nothing_works_before_its_api_is_switched_on(declared: Declared) -> None:
+    api = "gcp:projects/service:Service"
+    store = declared.provider.cloud.store
+    store.forget(ENABLED, "secretmanager.googleapis.com")
+    with pytest.raises(CloudError, match="has not been used in project local before or it is disabled"):
+        await declared(SECRET, secretId="token", replication={"auto": {}})
+    kept = await declared(api, service="secretmanager.googleapis.com", disableOnDestroy=False)
+    await declared(SECRET, secretId="token", replication={"auto": {}})
+    await declared.handler(api).delete(kept.id)
+    await declared(SECRET, secretId="other", replication={"auto": {}})
+    switched_off = await declared(api, service="secretmanager.googleapis.com", disableOnDestroy=True)
+    await declared.handler(api).delete(switched_off.id)
+    with pytest.raises(CloudError, match="is disabled"):
+        await declared(SECRET, secretId="third", replication={"auto": {}})

@@ -13,6 +13,24 @@ from localcloud.providers.values import UNKNOWN
 from localcloud.secrets import PROJECT_NUMBER
 from localcloud.state import Resource
 
+# The API behind each part of the provider. A new project has some switched on: storage, logging,
+# monitoring, and those that this table lacks (cloudresourcemanager and serviceusage are what a person
+# switches on by hand before the first `up`).
+APIS = {
+    "artifactregistry": "artifactregistry",
+    "cloudrunv2": "run",
+    "compute": "compute",
+    "iam": "iam",
+    "iap": "iap",
+    "kms": "cloudkms",
+    "secretmanager": "secretmanager",
+    "serviceaccount": "iam",
+    "servicenetworking": "servicenetworking",
+    "sql": "sqladmin",
+    "vpcaccess": "vpcaccess",
+}
+ENABLED = "enabled-apis"
+
 COMPUTE = "https://www.googleapis.com/compute/v1/"
 CONFIG = "gcp"
 
@@ -79,6 +97,24 @@ class GcpHandler(Handler):
             shown = {"goog-pulumi-provisioned": "true", **labels} if labels is not UNKNOWN else UNKNOWN
             filled["effectiveLabels"] = filled["pulumiLabels"] = shown
         return filled
+
+    async def create(self, inputs: dict[str, Any]) -> Resource:
+        self.verify_api()
+        return await super().create(inputs)
+
+    def verify_api(self) -> None:
+        """Refuse what needs an API that the project hasn't switched on."""
+        api = APIS.get(self.token.split(":")[1].split("/")[0])
+        if api is None or f"{api}.googleapis.com" in self.cloud.store.notes(ENABLED):
+            return
+        project = self.cloud.settings.project
+        raise CloudError(
+            403,
+            f"{api}.googleapis.com has not been used in project {project} before or it is disabled. Enable "
+            f"it by visiting https://console.developers.google.com/apis/api/{api}.googleapis.com/overview?project="
+            f"{project} then retry.",
+            "accessNotConfigured",
+        )
 
     def verify_place(self, inputs: dict[str, Any]) -> None:
         """Refuse a region or zone that isn't there."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from localcloud.cloud import Cloud, CloudError
-from localcloud.providers.gcp.base import ACCOUNT, GcpHandler, numbered
+from localcloud.providers.gcp.base import ACCOUNT, ENABLED, GcpHandler, numbered
 from localcloud.providers.resource import number
 from localcloud.providers.schema import Failure
 from localcloud.state import Resource
@@ -62,19 +62,19 @@ class Account(GcpHandler):
 
 
 class Service(GcpHandler):
-    """An enabled API. Disabling one that is in use is the real API's to refuse; here it is only noted."""
+    """An enabled API. It stays enabled when the resource is deleted with `disableOnDestroy` false."""
 
     token = "gcp:projects/service:Service"  # noqa: S105 - a type's name
     id_format = "{project}/{service}"
     noun = "project service"
     adopts = True
 
-    async def delete(self, resource_id: str) -> None:
-        resource = self.cloud.store.get(self.token, resource_id)
-        if resource is not None and resource.outputs.get("disableOnDestroy") is False:
-            self._forget(resource_id)  # the API stays enabled, which here makes no difference
-        else:
-            await super().delete(resource_id)
+    async def started(self, resource: Resource) -> None:
+        self.cloud.store.note(ENABLED, resource.outputs["service"], True)
+
+    async def stopped(self, resource: Resource) -> None:
+        if resource.outputs.get("disableOnDestroy"):
+            self.cloud.store.forget(ENABLED, resource.outputs["service"])
 
 
 class CustomRole(GcpHandler):
