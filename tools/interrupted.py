@@ -54,6 +54,7 @@ def repair(state: Path, find: Find, ask: Ask) -> None:
 
     `find` gives the ids of the cloud's resources of a type that were made with these inputs.
     """
+    remove_half_written(state)
     if is_locked(state):
         ask("cancel", "--yes", "--stack", "local")
     if not checkpoint(state).get("pending_operations"):
@@ -66,6 +67,19 @@ def repair(state: Path, find: Find, ask: Ask) -> None:
     targets = [part for urn in in_hand if urn in known for part in ("--target", urn)]
     if targets:
         ask("refresh", "--yes", "--skip-preview", "--stack", "local", *targets)
+
+
+def remove_half_written(state: Path) -> None:
+    """Remove what a killed engine had not finished writing.
+
+    The file backend replaces the state itself in one step, but not the attributes beside it, and an
+    empty file of those makes every later command fail with "failed to load checkpoint: EOF".
+    """
+    for attributes in state.rglob("*.attrs"):
+        if attributes.stat().st_size == 0:
+            attributes.unlink()
+    for draft in state.rglob("*.json.*.tmp"):
+        draft.unlink()
 
 
 def settle(sealed: State, opened: State, find: Find) -> tuple[State, list[str]]:

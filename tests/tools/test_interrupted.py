@@ -117,6 +117,22 @@ def test_a_dead_engines_lock_is_removed_and_nothing_else_done(tmp_path: Path) ->
     assert asked == [("cancel", "--yes", "--stack", "local")]
 
 
+def test_what_a_killed_engine_had_half_written_is_removed(tmp_path: Path) -> None:
+    """An empty attributes file made every later command fail: "failed to load checkpoint: EOF"."""
+    write_state(tmp_path, {"resources": []})
+    stack = stack_file(tmp_path)
+    empty, whole = stack.with_suffix(".json.attrs"), stack.with_suffix(".json.bak.attrs")
+    empty.touch()
+    whole.write_text("{}")
+    draft = stack.with_suffix(".json.18ea.tmp")
+    draft.write_text("{")
+    repair(tmp_path, nothing, lambda *arguments, text="": "")
+    assert not empty.exists()
+    assert not draft.exists()
+    assert whole.exists()
+    assert stack.exists()
+
+
 def test_a_sound_state_is_left_alone(tmp_path: Path) -> None:
     write_state(tmp_path, {"resources": [resource(id="1")]})
 
