@@ -48,12 +48,14 @@ def place(
     prepare: Callable[[OrderRequest], I],
     send: Callable[[Order, I], OrderReport],
     settle: Callable[[Order], Order],
+    note: Callable[[Order, OrderReport], Order],
 ) -> Order:
-    """Place one order. `account`, `prepare` (find the instrument), `send` and `settle` are the broker's.
+    """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
     `send` returns the broker's first answer, raises `OrderRejected`, or `NothingKnown`. If it raises
     another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
-    up whose outcome is unknown, and returns what it is now. Raises what `BaseBroker.place_order` names.
+    up whose outcome is unknown, and returns what it is now. `note` takes the answer down in the
+    journal. Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
     account_id = account()
@@ -69,14 +71,14 @@ def place(
     try:
         report = send(replace(order, status=Status.SENT), instrument)
     except OrderRejected as refusal:
-        refusal.order = _note(journal, order, _refused(refusal))
+        refusal.order = _noted(note, order, _refused(refusal))
         raise
     except NothingKnown as silence:
         return _unknown(journal, order, silence)
     except BrokerError:
         journal.mark_unsent(order.id)
         raise
-    return _note(journal, order, report)
+    return _noted(note, order, report)
 
 
 def failure_of(order: Order) -> BrokerError | None:
@@ -121,10 +123,10 @@ def _refused(refusal: OrderRejected) -> OrderReport:
     return OrderReport(Status.REJECTED, reason=refusal.reason, reason_code=code)
 
 
-def _note(journal: Journal, order: Order, report: OrderReport) -> Order:
+def _noted(note: Callable[[Order, OrderReport], Order], order: Order, report: OrderReport) -> Order:
     """Take down what the broker said. If the journal is away, reconciliation writes it later."""
     try:
-        return journal.update(order.id, report)
+        return note(order, report)
     except BrokerError:
         log.exception("order %s was answered, and the journal couldn't take it down", order.id)
         return replace(

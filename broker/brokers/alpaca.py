@@ -132,6 +132,7 @@ class AlpacaBroker(BaseBroker):
             prepare=self._asset,
             send=self._send,
             settle=self._look_up,
+            note=lambda order, report: self._journal.update(order.id, report),
         )
 
     def get_order(self, order_id: str) -> Order:

@@ -171,6 +171,7 @@ class SimulatedBroker(BaseBroker):
             prepare=lambda asked: self._known(asked.symbol),
             send=self._send,
             settle=lambda order: order,  # its outcome is never unknown here
+            note=lambda order, report: self._journal.update(order.id, report),
         )
 
     def get_order(self, order_id: str) -> Order:

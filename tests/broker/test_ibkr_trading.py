@@ -174,6 +174,12 @@ def test_a_quote_has_prices_a_time_and_a_kind(broker: IBKRBroker, paper: Paper) 
     assert broker.get_quote("MSFT").kind == "delayed"
 
 
+def test_quotes_of_one_symbol_asked_for_at_the_same_time_all_come(broker: IBKRBroker) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        quotes = list(threads.map(broker.get_quote, ["AAPL"] * 4))
+    assert all(q.bid and q.ask for q in quotes)
+
+
 def test_health_is_proved_by_a_round_trip_and_from_beyond_the_gateway(
     broker: IBKRBroker, paper: Paper
 ) -> None:

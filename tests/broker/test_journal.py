@@ -117,6 +117,7 @@ class Wire:
             prepare=lambda order: order.symbol,
             send=self._send,
             settle=lambda order: order,
+            note=lambda order, report: self.journal.update(order.id, report),
         )
 
     def _send(self, order: Order, _instrument: str) -> OrderReport:
@@ -180,7 +181,8 @@ def send(order, instrument):
     die()
 
 place(request(client_order_id="one"), capabilities=SimulatedBroker.capabilities, journal=journal,
-      account=lambda: "A1", prepare=lambda order: order.symbol, send=send, settle=lambda order: order)
+      account=lambda: "A1", prepare=lambda order: order.symbol, send=send, settle=lambda order: order,
+      note=lambda order, report: journal.update(order.id, report))
 """
 
 

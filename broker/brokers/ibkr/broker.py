@@ -274,6 +274,7 @@ class IBKRBroker(BaseBroker):
             prepare=lambda asked: self._call(self._contract(asked.symbol)),
             send=lambda order, contract: self._call(self._send(order, contract)),
             settle=self._look_up,
+            note=self._desk.noted,
         )
 
     async def _contract(self, symbol: str) -> Any:

@@ -50,8 +50,15 @@ class OrderDesk:
 
     async def reconcile(self, session: Session) -> None:
         """Bring the journal in line with what the session shows. Raises `JournalUnavailable`."""
-        await asyncio.to_thread(self.flush)  # news of the last session come before what the broker says now
-        await asyncio.to_thread(reconcile, self._journal, session.account, list(session.book))
+        if self._writer is not None:
+            # In the writer's turn: what it writes now can't overtake or be overtaken by an order's news.
+            work = functools.partial(reconcile, self._journal, session.account, list(session.book))
+            await asyncio.wrap_future(self._writer.run(work))
+
+    def noted(self, order: Order, _report: OrderReport) -> Order:
+        """The order as the journal holds it once all news of it are written."""
+        self.flush()
+        return self._journal.get(order.account_id, order.id)
 
     async def send(self, session: Session, order: Order, contract: Any) -> OrderReport:
         """Send an order once, and wait for its first status.

@@ -6,10 +6,14 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from broker.errors import BrokerError, JournalUnavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: seconds between attempts while the journal's database is away
 _PAUSE = 1.0
@@ -27,6 +31,19 @@ class JournalWriter:
     def put(self, work: Callable[[], object]) -> None:
         """Queue something that writes to the journal."""
         self._work.put(work)
+
+    def run(self, work: Callable[[], T]) -> Future[T]:
+        """Queue something whose outcome somebody waits for; it is tried once."""
+        outcome: Future[T] = Future()
+
+        def attempt() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as failure:
+                outcome.set_exception(failure)
+
+        self._work.put(attempt)
+        return outcome
 
     def flush(self, timeout: float = 5.0) -> None:
         """Wait until all that was queued is written. Raises `JournalUnavailable` after `timeout` seconds."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import math
+from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ class Market:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._contracts: dict[str, Any] = {}
+        self._quoting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def contract(self, symbol: str) -> Any:
         """The stock of that symbol. Raises `UnknownSymbol`, `AmbiguousContract`, `NotConnected`."""
@@ -58,9 +59,14 @@ class Market:
 
     async def quote(self, symbol: str) -> Quote:
         """The first prices that arrive. Raises `MarketDataUnavailable`, and what `contract` raises."""
+        contract = await self.contract(symbol)
+        async with self._quoting[
+            symbol
+        ]:  # one subscription per contract: the second would end with the first
+            return await self._first_prices(symbol, contract)
+
+    async def _first_prices(self, symbol: str, contract: Any) -> Quote:
         ib = self._session.ib
-        # The library keeps a ticker per contract object, with its old prices: a copy has none yet.
-        contract = copy.copy(await self.contract(symbol))
         ticker = ib.reqMktData(contract, "", False, False)
         request_id = ib.wrapper.ticker2ReqId["mktData"].get(ticker)
         loop = asyncio.get_running_loop()
@@ -84,7 +90,10 @@ class Market:
         finally:
             if not self._session.lost.is_set():
                 ib.cancelMktData(contract)
-            ib.wrapper.tickers.pop(id(contract), None)
+            # The library would begin the next subscription with the prices of this one.
+            kept = ib.wrapper.tickers
+            for key in [key for key, known in kept.items() if known is ticker]:
+                del kept[key]
 
 
 async def _event(event: Any) -> None:

@@ -35,7 +35,7 @@ INACTIVE_GRACE = 0.5
 
 @dataclass
 class TrackedOrder:
-    """One order of this session."""
+    """One order of this session. Written on the loop's thread; the journal's thread reads it."""
 
     client_id: int
     order_id: int
@@ -78,14 +78,15 @@ class TrackedOrder:
     @property
     def filled_qty(self) -> float:
         """Shares filled: what the executions add up to, or what the status said, whichever came first."""
-        return max(self.filled, sum(shares for shares, _ in self.executions.values()))
+        return max(self.filled, sum(shares for shares, _ in list(self.executions.values())))
 
     @property
     def filled_price(self) -> float | None:
         """Average price of the fills in the contract's currency, or None before the first."""
-        shares = sum(s for s, _ in self.executions.values())
+        fills = list(self.executions.values())
+        shares = sum(s for s, _ in fills)
         if shares and shares >= self.filled:
-            return sum(s * p for s, p in self.executions.values()) / shares
+            return sum(s * p for s, p in fills) / shares
         return self.average_price or None
 
     def report(self) -> OrderReport:

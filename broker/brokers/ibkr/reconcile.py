@@ -52,7 +52,7 @@ def _matching(order: Order, shown: list[TrackedOrder]) -> list[TrackedOrder]:
 
 def _take_over(journal: Journal, order: Order, tracked: TrackedOrder) -> None:
     tracked.qty = tracked.qty or order.qty
-    tracked.journal_id = order.id
+    tracked.journal_id = order.id  # first: what happens from here on reaches the journal by itself
     journal.update(order.id, tracked.report())
     log.info("order %s was found at the broker: %s", order.id, tracked.status)
 
