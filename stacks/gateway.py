@@ -71,6 +71,7 @@ def declare_gateway(
         OperatorAccess(
             f"{gateway.name}-operator-{number}",
             OperatorAccessArgs(member, machine.instance_name, gateway.zone, account.name),
+            foundation.after("compute", "iam", "iap"),
         )
     return machine.host
 
