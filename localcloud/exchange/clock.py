@@ -88,8 +88,10 @@ class MarketHours:
 
     def next_open(self, at: float) -> float:
         """When the market opens next, in seconds since the epoch; `at` itself while it is open."""
-        if self.is_open(at):
-            return at
+        return at if self.is_open(at) else self.following_open(at)
+
+    def following_open(self, at: float) -> float:
+        """When the next session begins after `at`, whether or not the market is open now."""
         day = datetime.fromtimestamp(at, EASTERN).date()
         for ahead in range(12):
             session = self.session(day + timedelta(days=ahead))

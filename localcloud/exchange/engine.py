@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import string
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from localcloud.exchange.clock import Clock, MarketHours
 from localcloud.exchange.faults import Faults
@@ -28,6 +29,12 @@ LONGEST_HISTORY_DAYS = 366 * 5
 Subscriber = Callable[[dict[str, Any]], None]
 
 
+def _account_name(mode: str, kind: Kind) -> str:
+    if kind == "alpaca":
+        return "PA3" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(9))
+    return f"{'DU' if mode == 'paper' else 'U'}{1_000_000 + secrets.randbelow(9_000_000)}"
+
+
 class Exchange:
     """All state of the exchange. Not thread-safe: it belongs to one event loop."""
 
@@ -41,6 +48,7 @@ class Exchange:
         self.orders: dict[int, Order] = {}
         self.working: dict[int, Order] = {}
         self.executions: list[Execution] = []
+        self.references: dict[tuple[str, str], int] = {}
         self.subscribers: list[Subscriber] = []
         self._load()
 
@@ -86,20 +94,20 @@ class Exchange:
     ) -> User:
         """Opens an account for a new user, or gives an existing one this password and keeps what it holds.
 
-        Account names follow IBKR's: DU and seven digits for paper, U for live. Raises Refused.
+        Account names follow IBKR's: DU and seven digits for paper, U for live; Alpaca's paper accounts have
+        PA3 and nine letters and digits. Raises Refused.
         """
         if mode not in ("paper", "live"):
             raise Refused("invalid", f"mode is paper or live, not {mode!r}")
-        if kind not in ("margin", "cash"):
-            raise Refused("invalid", f"an account's kind is margin or cash, not {kind!r}")
+        if kind not in get_args(Kind):
+            raise Refused("invalid", f"an account's kind is one of {', '.join(get_args(Kind))}, not {kind!r}")
         known = self.users.get(name)
         if known is not None and known.mode != mode:
             raise Refused("invalid", f"user {name!r} exists with mode {known.mode}")
         if known is not None:
             known.password_hash, known.second_factor = hash_password(password), second_factor
             return self._keep_user(known)
-        prefix = "DU" if mode == "paper" else "U"
-        names = accounts or [f"{prefix}{1_000_000 + secrets.randbelow(9_000_000)}"]
+        names = accounts or [_account_name(mode, kind)]
         for account in names:
             if account in self.accounts:
                 raise Refused("invalid", f"account {account} belongs to {self.accounts[account].user!r}")
@@ -147,6 +155,7 @@ class Exchange:
             "position": position.quantity,
             "average_cost": position.average_cost,
             "market_price": round(price, 6),
+            "previous_close": self.market.quote(position.conid).close,
             "market_value": round(value, 2),
             "unrealized_pnl": round(value - position.quantity * position.average_cost, 2),
             "realized_pnl": round(position.realized_pnl, 2),
@@ -212,6 +221,8 @@ class Exchange:
         """Writes an order to the book and keeps the list of working orders right."""
         order.updated = self.clock.now()
         self.orders[order.perm_id] = order
+        if order.order_ref:
+            self.references[order.account, order.order_ref] = order.perm_id
         if order.status in WORKING:
             self.working[order.perm_id] = order
         else:
@@ -267,6 +278,8 @@ class Exchange:
         for _, row in self.book.all("orders"):
             order: Order = from_row(Order, row)
             self.orders[order.perm_id] = order
+            if order.order_ref:
+                self.references[order.account, order.order_ref] = order.perm_id
             if order.status in WORKING:
                 self.working[order.perm_id] = order
         self.executions = [from_row(Execution, row) for _, row in self.book.all("executions")]

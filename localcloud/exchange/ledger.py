@@ -3,7 +3,8 @@
 Margin accounts follow IBKR's Reg T account in its simplest form: a long position needs 25 % of its value (the
 maintenance requirement, which is what counts within the day), a short one 30 %, and buying power is four
 times the available funds (IBKR, "Account window": Buying Power = 4 x Available Funds for margin accounts).
-Cash accounts need 100 %, and can't sell short. Average cost includes commissions, as in TWS.
+Cash accounts need 100 %, and can't sell short. Average cost includes commissions, as in TWS. Accounts of
+kind `alpaca` are margin accounts that pay no commission (alpaca.markets, "Commission-free trading").
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from localcloud.exchange.commissions import order_commission
+
 LONG_REQUIREMENT = 0.25
 SHORT_REQUIREMENT = 0.30
 OVERNIGHT_REQUIREMENT = 0.50
 LEVERAGE = 4.0
 DUST = 1e-9
 
-Kind = Literal["margin", "cash"]
+Kind = Literal["margin", "cash", "alpaca"]
 PriceOf = Callable[[int], float]
 
 
@@ -68,6 +71,10 @@ class Account:
     equity_day: str = ""
     realized_today: float = 0.0
     positions: dict[int, Position] = field(default_factory=dict)
+
+    def commission(self, quantity: float, average_price: float) -> float:
+        """What an order of which `quantity` shares traded at `average_price` costs."""
+        return 0.0 if self.kind == "alpaca" else order_commission(quantity, average_price)
 
     def position(self, conid: int) -> Position:
         """The position in a contract, empty if there never was one."""

@@ -8,7 +8,8 @@
 Methods are those of `sessions.Session`. Events that `on_event` callbacks get, each with `event` (and
 `account`):
     order_status   order
-    execution      execution, order
+    order_routed   order: it has arrived in the open market
+    execution      execution, order, position (shares held after it)
     commission     exec_id, commission, currency, realized_pnl (None when nothing was closed)
     position       position (as the method `positions` returns it)
     account_value  summary (as the method `account_summary` returns it)

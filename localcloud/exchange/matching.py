@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from localcloud.exchange.market import Quote
-from localcloud.exchange.models import Order
+from localcloud.exchange.market import Quote, round_to_tick
+from localcloud.exchange.models import WAITS_FOR_TRIGGER, Order
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,18 @@ class Fill:
 
 def is_triggered(order: Order, quote: Quote) -> bool:
     """Whether a stop order's trigger has been reached; orders without a stop price always are."""
-    if order.triggered or order.order_type not in ("STP", "STP LMT"):
+    if order.triggered or order.order_type not in WAITS_FOR_TRIGGER:
         return True
     assert order.stop_price is not None, "a stop order was accepted without a stop price"
     return quote.last >= order.stop_price if order.side == "BUY" else quote.last <= order.stop_price
+
+
+def trailed(order: Order, quote: Quote, tick: float) -> tuple[float, float]:
+    """A trailing order's high-water mark (low for a purchase) and stop price after `quote`."""
+    best = quote.last if order.high_water is None else order.high_water
+    best = max(best, quote.last) if order.side == "SELL" else min(best, quote.last)
+    distance = order.trail_amount or best * (order.trail_percent or 0.0) / 100
+    return best, round_to_tick(best - distance if order.side == "SELL" else best + distance, tick)
 
 
 def match(order: Order, quote: Quote, *, resting: bool, largest_fill: float | None = None) -> Fill | None:

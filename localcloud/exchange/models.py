@@ -14,7 +14,8 @@ INACTIVE = "Inactive"
 # An order in one of these can still trade; Inactive here is an order that the exchange refused.
 WORKING = frozenset({PRE_SUBMITTED, SUBMITTED})
 
-ORDER_TYPES = frozenset({"MKT", "LMT", "STP", "STP LMT"})
+ORDER_TYPES = frozenset({"MKT", "LMT", "STP", "STP LMT", "TRAIL"})
+WAITS_FOR_TRIGGER = frozenset({"STP", "STP LMT", "TRAIL"})
 TIMES_IN_FORCE = frozenset({"DAY", "GTC", "IOC", "FOK"})
 
 
@@ -22,7 +23,8 @@ class Refused(Exception):
     """The exchange will not do it; nothing was changed.
 
     `code` is one of: not_logged_in, unknown_method, invalid, unknown_contract, unknown_order, tick,
-    not_working, history, unknown_account. `message` is for people.
+    not_working, history, unknown_account, duplicate_reference; and, for who asked for refusals instead of
+    refused orders, buying_power, short_sale, quantity_held, permission. `message` is for people.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -36,7 +38,13 @@ class Order:
     """One order; prices in the contract's currency, times in seconds since the epoch.
 
     `client` is the front end's own note (client id, order id, wire fields), kept and given back untouched.
-    `reason` says why the exchange refused or cancelled it.
+    `reason` says why the exchange refused or cancelled it, `reason_code` says it to programs: why it was
+    refused, or `expired`, `replaced`, `group` for one that the exchange ended.
+
+    `routed`: it has been in an open market. `notional`: an amount of money, which becomes a quantity when it
+    first trades. `trail_amount` or `trail_percent`: how far a TRAIL order's stop follows `high_water`, the
+    best price since it was routed. `parent`: the order that must be filled before this one is sent. `group`:
+    orders of which one fills and the others end. `replaces` and `replaced_by` are permanent ids.
     """
 
     perm_id: int
@@ -62,11 +70,22 @@ class Order:
     created: float = 0.0
     updated: float = 0.0
     expires: float | None = None
+    traded: float | None = None
+    routed: bool = False
+    notional: float | None = None
+    trail_amount: float | None = None
+    trail_percent: float | None = None
+    high_water: float | None = None
+    parent: int | None = None
+    group: str = ""
+    replaces: int | None = None
+    replaced_by: int | None = None
 
     @property
     def remaining(self) -> float:
         """Quantity that hasn't traded."""
-        return self.quantity - self.filled
+        # Fractions of shares go to nine places; without the rounding, binary dust would stay open.
+        return round(self.quantity - self.filled, 9)
 
     @property
     def sign(self) -> int:

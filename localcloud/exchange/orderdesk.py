@@ -11,27 +11,30 @@ import math
 import secrets
 from typing import Any
 
-from localcloud.exchange.commissions import order_commission
+from localcloud.exchange.acceptance import Acceptance
+from localcloud.exchange.contingent import depending_on, legs_of, partners_of, waits_for_entry
 from localcloud.exchange.engine import Exchange
-from localcloud.exchange.ledger import Account
-from localcloud.exchange.market import is_on_tick
-from localcloud.exchange.matching import Fill, is_triggered, match
+from localcloud.exchange.market import Quote
+from localcloud.exchange.matching import Fill, is_triggered, match, trailed
 from localcloud.exchange.models import (
     CANCELLED,
     FILLED,
     INACTIVE,
-    ORDER_TYPES,
     PRE_SUBMITTED,
     SUBMITTED,
-    TIMES_IN_FORCE,
     WORKING,
     Execution,
     Order,
     Refused,
 )
 
-LARGEST_QUANTITY = 10_000_000
 FIRST_PERM_ID = 1_600_000_000
+FRACTIONS = 1_000_000_000
+
+
+def shares_for(notional: float, price: float) -> float:
+    """How many shares an amount of money buys at a price, to nine places, never more than the amount."""
+    return math.floor(notional / price * FRACTIONS) / FRACTIONS
 
 
 class OrderDesk:
@@ -39,6 +42,7 @@ class OrderDesk:
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
+        self.acceptance = Acceptance(exchange)
         self._next_perm_id = max(exchange.orders, default=FIRST_PERM_ID + secrets.randbelow(100_000)) + 1
         # Executions of one run share a prefix; the real one's parts are opaque, too.
         self._execution_prefix = f"{secrets.randbits(32):08x}.{int(exchange.clock.now()):08x}"
@@ -60,12 +64,21 @@ class OrderDesk:
         outside_rth: bool = False,
         order_ref: str = "",
         client: dict[str, Any] | None = None,
+        notional: float | None = None,
+        trail_amount: float | None = None,
+        trail_percent: float | None = None,
+        legs: list[dict[str, Any]] | None = None,
+        one_cancels_other: bool = False,
+        unique_reference: bool = False,
+        keep_refused: bool = True,
     ) -> Order:
         """Accepts an order and writes it to the book; `activate` then lets it trade.
 
-        Refused (invalid, tick, unknown_contract, unknown_account): there is no order. An order that comes
-        back Inactive was refused by the exchange: `reason_code` is buying_power, short_sale, permission or
-        rejected.
+        Refused (invalid, tick, unknown_contract, unknown_account, duplicate_reference): there is no order.
+        An order that comes back Inactive was refused by the exchange: `reason_code` is buying_power,
+        short_sale, quantity_held, permission or rejected; without `keep_refused` all but the last are
+        Refused, too. `notional` (USD) takes the place of a quantity. `legs` are sent when the order has
+        filled, or with it when `one_cancels_other`.
         """
         now = self.exchange.clock.now()
         order = Order(
@@ -83,23 +96,34 @@ class OrderDesk:
             client=client or {},
             created=now,
             expires=self.exchange.hours.close_of(now) if tif == "DAY" else None,
+            notional=notional,
+            trail_amount=trail_amount,
+            trail_percent=trail_percent,
         )
-        self._check(order)
-        self._next_perm_id += 1
-        self._refuse_if_unaffordable(order)
-        self.exchange.keep_order(order)
+        if notional is not None:
+            self.exchange.instrument(conid)
+            order.quantity = shares_for(notional, self.acceptance.reference_price(order))
+        self.acceptance.check(order)
+        if unique_reference:
+            self.acceptance.check_reference(order)
+        attached = self._legs(order, legs or [], one_cancels_other=one_cancels_other)
+        self._refuse_if_unaffordable(order, keep=keep_refused)
+        self._next_perm_id += 1 + len(attached)
+        for kept in [order, *attached]:
+            kept.status, kept.reason_code, kept.reason = order.status, order.reason_code, order.reason
+            self.exchange.keep_order(kept)
         self.exchange.book.commit()
         return order
 
     def preview(self, **wanted: Any) -> dict[str, Any]:
         """What an order would cost and how margin would change; nothing is placed. Raises Refused."""
         order = Order(perm_id=0, **wanted)
-        self._check(order)
+        self.acceptance.check(order)
         account = self.exchange.account(order.account)
-        price = self._reference_price(order)
+        price = self.acceptance.reference_price(order)
         equity, margin = account.equity(self.exchange.price), account.margin(self.exchange.price)
         change = account.change_of_margin(order.conid, order.sign * order.quantity, price)
-        commission = order_commission(order.quantity, price)
+        commission = account.commission(order.quantity, price)
         return {
             "init_margin_before": margin,
             "init_margin_change": change,
@@ -112,7 +136,7 @@ class OrderDesk:
             "equity_after": equity - commission,
             "commission": commission,
             "currency": self.exchange.instrument(order.conid).currency,
-            "warning": self._why_unaffordable(order)[1],
+            "warning": self.acceptance.refusal(order)[1],
         }
 
     def modify(
@@ -140,16 +164,44 @@ class OrderDesk:
             "client": client,
         }
         changed = Order(**{**order.__dict__, **{k: v for k, v in changes.items() if v is not None}})
-        self._check(changed)
+        self.acceptance.check(changed)
         if changed.quantity <= changed.filled:
             raise Refused("invalid", f"{changed.filled:g} traded: the quantity can't become {quantity:g}")
-        code, reason = self._why_unaffordable(changed)
+        code, reason = self.acceptance.refusal(changed)
         if code:
             raise Refused("buying_power", reason)
         order.__dict__.update(changed.__dict__)
         self.exchange.keep_order(order)
         self.exchange.book.commit()
         return order
+
+    def replace(self, perm_id: int, **changes: Any) -> Order:
+        """Ends a working order and puts a changed copy in its place, under a permanent id of its own.
+
+        The copy carries what has traded (its quantity is the whole, as in FIX). `changes` are fields of
+        `Order`. Raises Refused, and nothing has changed.
+        """
+        old, now = self._working(perm_id), self.exchange.clock.now()
+        fresh = {"perm_id": self._next_perm_id, "replaces": perm_id, "status": PRE_SUBMITTED, "routed": False}
+        new = Order(**{**old.__dict__, "created": now, **fresh, **changes})
+        new.expires = self.exchange.hours.close_of(now) if new.tif == "DAY" else None
+        self.acceptance.check(new)
+        if new.order_ref != old.order_ref:
+            self.acceptance.check_reference(new)
+        if new.quantity <= new.filled:
+            raise Refused("invalid", "qty must be > filled_qty")
+        code, reason = self.acceptance.refusal(new)
+        if code:
+            raise Refused(code, reason)
+        self._next_perm_id += 1
+        old.status, old.reason_code, old.replaced_by = CANCELLED, "replaced", new.perm_id
+        for leg in legs_of(self.exchange, old):
+            leg.parent = new.perm_id
+            self.exchange.keep_order(leg)
+        self.exchange.keep_order(old)
+        self.exchange.keep_order(new)
+        self.exchange.book.commit()
+        return new
 
     def cancel(self, perm_id: int) -> Order:
         """Cancels what hasn't traded. Raises Refused: unknown_order or not_working."""
@@ -161,7 +213,7 @@ class OrderDesk:
         """Sends an accepted order to the market."""
         if order.status not in WORKING:
             return
-        self._publish_status(order)
+        self.publish_status(order)
         if self.exchange.faults.hold_orders:
             return
         self._match(order, resting=order.status == SUBMITTED)
@@ -172,7 +224,7 @@ class OrderDesk:
         now = self.exchange.clock.now()
         for order in list(self.exchange.working.values()):
             if order.expires is not None and now >= order.expires:
-                self._end(order, CANCELLED, reason="the order's day is over")
+                self._end(order, CANCELLED, reason="the order's day is over", code="expired")
             elif not self.exchange.faults.hold_orders:
                 self._match(order, resting=True)
         self.exchange.book.commit()
@@ -187,69 +239,30 @@ class OrderDesk:
             raise Refused("not_working", f"the order is {order.status}")
         return order
 
-    def _check(self, order: Order) -> None:
-        """Refuses what no exchange would take. Raises Refused."""
-        self.exchange.account(order.account)
-        instrument = self.exchange.instrument(order.conid)
-        if order.side not in ("BUY", "SELL"):
-            raise Refused("invalid", f"side is BUY or SELL, not {order.side!r}")
-        if order.order_type not in ORDER_TYPES:
-            raise Refused("invalid", f"order type {order.order_type!r} is not one of {sorted(ORDER_TYPES)}")
-        if order.tif not in TIMES_IN_FORCE:
-            raise Refused("invalid", f"time in force {order.tif!r} is not one of {sorted(TIMES_IN_FORCE)}")
-        if not math.isfinite(order.quantity) or not 0 < order.quantity <= LARGEST_QUANTITY:
-            raise Refused("invalid", f"quantity must be above 0 and at most {LARGEST_QUANTITY}")
-        needed = {"LMT": ("limit_price",), "STP": ("stop_price",), "STP LMT": ("limit_price", "stop_price")}
-        for name in needed.get(order.order_type, ()):
-            price = getattr(order, name)
-            if price is None or not math.isfinite(price) or price <= 0:
-                raise Refused("invalid", f"a {order.order_type} order needs a {name} above 0")
-            if not is_on_tick(price, instrument.tick):
-                raise Refused("tick", f"{name} {price} is not a multiple of {instrument.tick}")
-
-    def _reference_price(self, order: Order) -> float:
-        """The price at which an order is margined."""
-        quote = self.exchange.market.quote(order.conid)
-        market = quote.ask if order.side == "BUY" else quote.bid
-        limit = order.limit_price if order.order_type in ("LMT", "STP LMT") else order.stop_price
-        return limit if limit is not None else market
-
-    def _why_unaffordable(self, order: Order) -> tuple[str, str]:
-        """Why an account may not place an order: a code and the reason, or two empty strings."""
-        account = self.exchange.account(order.account)
-        if self.exchange.faults.reject_orders:
-            return "rejected", self.exchange.faults.reject_orders
-        if self.exchange.instrument(order.conid).currency != "USD":
-            return "permission", "No trading permissions."
-        if account.kind == "cash" and account.position(order.conid).quantity < order.remaining * -order.sign:
-            return "short_sale", "The contract is not available for short sale."
-        needed = self._needed(account, order)
-        held = sum(self._needed(account, o) for o in self._others(order))
-        available = account.available(self.exchange.price) - held
-        if needed > 0 and needed > available:
-            equity = account.equity(self.exchange.price)
-            short_of = equity + needed - available
-            return "buying_power", (
-                "YOUR ORDER IS NOT ACCEPTED. IN ORDER TO OBTAIN THE DESIRED POSITION YOUR EQUITY WITH LOAN "
-                f"VALUE [{equity:.2f} USD] MUST EXCEED THE INITIAL MARGIN [{short_of:.2f} USD]"
-            )
-        return "", ""
-
-    def _needed(self, account: Account, order: Order) -> float:
-        price = self._reference_price(order)
-        return max(0.0, account.change_of_margin(order.conid, order.sign * order.remaining, price))
-
-    def _others(self, order: Order) -> list[Order]:
-        return [
-            other
-            for other in self.exchange.working.values()
-            if other.account == order.account and other.perm_id != order.perm_id
-        ]
-
-    def _refuse_if_unaffordable(self, order: Order) -> None:
-        code, reason = self._why_unaffordable(order)
+    def _refuse_if_unaffordable(self, order: Order, *, keep: bool) -> None:
+        code, reason = self.acceptance.refusal(order)
+        if code and not keep and code != "rejected":
+            raise Refused(code, reason)
         if code:
             order.status, order.reason_code, order.reason = INACTIVE, code, reason
+
+    def _legs(self, entry: Order, wanted: list[dict[str, Any]], *, one_cancels_other: bool) -> list[Order]:
+        """The orders that go with an entry; of an OCO pair the entry itself is one."""
+        entry.group = str(entry.perm_id) if one_cancels_other else ""
+        copied = ("account", "conid", "quantity", "tif", "created", "expires")
+        shared = {name: getattr(entry, name) for name in copied}
+        legs = [
+            Order(
+                perm_id=entry.perm_id + number,
+                group=str(entry.perm_id),
+                parent=None if one_cancels_other else entry.perm_id,
+                **{**shared, "side": "SELL" if entry.side == "BUY" else "BUY", **leg},
+            )
+            for number, leg in enumerate(wanted, 1)
+        ]
+        for leg in legs:
+            self.acceptance.check(leg)
+        return legs
 
     # -- trading -----------------------------------------------------------------------------------
 
@@ -257,16 +270,21 @@ class OrderDesk:
         now = self.exchange.clock.now()
         if not self.exchange.hours.is_open(now, extended=order.outside_rth and order.order_type == "LMT"):
             return
+        if order.status not in WORKING or waits_for_entry(self.exchange, order):
+            return
         quote = self.exchange.market.quote(order.conid)
+        self._route(order, quote)
         if not is_triggered(order, quote):
             return
         order.triggered = True
         if order.status == PRE_SUBMITTED:
             order.status = SUBMITTED
             self.exchange.keep_order(order)
-            self._publish_status(order)
+            self.publish_status(order)
         largest = self.exchange.faults.largest_fill or None
         resting = resting and order.order_type != "MKT"
+        if order.notional is not None and not order.filled:
+            order.quantity = shares_for(order.notional, quote.ask if order.side == "BUY" else quote.bid)
         fill = match(order, quote, resting=resting, largest_fill=largest)
         if fill is not None:
             self._trade(order, fill)
@@ -275,14 +293,26 @@ class OrderDesk:
         if fill is not None and not (quote.bid_size and quote.ask_size):
             self.exchange.market.refill(order.conid)
 
+    def _route(self, order: Order, quote: Quote) -> None:
+        """An order's arrival in the open market, and how its trail follows."""
+        if not order.routed:
+            order.routed = True
+            self.exchange.keep_order(order)
+            self.exchange.publish(order.account, "order_routed", order=self.exchange.order_row(order))
+        if order.order_type == "TRAIL" and not order.triggered:
+            moved = trailed(order, quote, self.exchange.instrument(order.conid).tick)
+            if moved != (order.high_water, order.stop_price):
+                order.high_water, order.stop_price = moved
+                self.exchange.keep_order(order)
+
     def _trade(self, order: Order, fill: Fill) -> None:
         exchange, account = self.exchange, self.exchange.account(order.account)
         order.average_price = (order.average_price * order.filled + fill.price * fill.quantity) / (
             order.filled + fill.quantity
         )
-        order.filled += fill.quantity
-        order.last_price = fill.price
-        commission = max(0.0, order_commission(order.filled, order.average_price) - order.commission)
+        order.filled = round(order.filled + fill.quantity, 9)
+        order.last_price, order.traded = fill.price, exchange.clock.now()
+        commission = max(0.0, account.commission(order.filled, order.average_price) - order.commission)
         order.commission += commission
         position = account.position(order.conid)
         realized = position.trade(order.sign, fill.quantity, fill.price, commission)
@@ -298,8 +328,9 @@ class OrderDesk:
             "execution",
             execution=exchange.execution_row(execution),
             order=exchange.order_row(order),
+            position=position.quantity,
         )
-        self._publish_status(order)
+        self.publish_status(order)
         exchange.publish(
             account.id,
             "commission",
@@ -310,6 +341,19 @@ class OrderDesk:
         )
         exchange.publish(account.id, "position", position=exchange.position_row(account.id, position))
         exchange.publish(account.id, "account_value", summary=exchange.account_summary(account.id))
+        self._settle_group(order, fill)
+
+    def _settle_group(self, order: Order, fill: Fill) -> None:
+        """What a fill does to orders that depend on it."""
+        if order.status == FILLED:
+            for other in depending_on(self.exchange, order):
+                self._end(other, CANCELLED, reason="another order of its group filled", code="group")
+            for leg in legs_of(self.exchange, order):
+                self.activate(leg)
+            return
+        for partner in partners_of(self.exchange, order):
+            partner.quantity = round(partner.quantity - fill.quantity, 9)
+            self.exchange.keep_order(partner)
 
     def _execution(self, order: Order, fill: Fill, commission: float, realized: float | None) -> Execution:
         self._execution_count += 1
@@ -334,11 +378,16 @@ class OrderDesk:
             liquidity=fill.liquidity,
         )
 
-    def _end(self, order: Order, status: str, *, reason: str = "") -> None:
-        order.status, order.reason = status, reason
+    def _end(self, order: Order, status: str, *, reason: str = "", code: str = "") -> None:
+        order.status, order.reason, order.reason_code = status, reason, code
         self.exchange.keep_order(order)
         self.exchange.book.commit()
-        self._publish_status(order)
+        self.publish_status(order)
+        for other in depending_on(self.exchange, order):
+            self._end(
+                other, status, reason=reason or "an order that it depends on ended", code=code or "group"
+            )
 
-    def _publish_status(self, order: Order) -> None:
+    def publish_status(self, order: Order) -> None:
+        """Tells subscribers how an order stands."""
         self.exchange.publish(order.account, "order_status", order=self.exchange.order_row(order))

@@ -17,7 +17,7 @@ from localcloud.exchange.users import LoginFailed
 
 STEP_SECONDS = 0.25
 GONE_AFTER_SECONDS = 0.2
-ORDER_METHODS = frozenset({"place_order", "modify_order", "cancel_order"})
+ORDER_METHODS = frozenset({"place_order", "modify_order", "replace_order", "cancel_order"})
 
 
 class ExchangeServer:

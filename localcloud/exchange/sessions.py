@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import date, timedelta
 from typing import Any
 
 from localcloud.exchange.engine import Exchange
@@ -13,6 +14,20 @@ from localcloud.exchange.users import LoginFailed, User
 
 Send = Callable[[dict[str, Any]], None]
 SECOND_FACTOR_WAIT = 180.0
+LONGEST_CALENDAR_DAYS = 3660
+REPLACEABLE = frozenset(
+    {
+        "quantity",
+        "limit_price",
+        "stop_price",
+        "tif",
+        "trail_amount",
+        "trail_percent",
+        "order_ref",
+        "client",
+        "high_water",
+    }
+)
 
 
 class Session:
@@ -126,6 +141,33 @@ class Session:
         """Daily bars."""
         return {"bars": self.exchange.history(conid, days, end)}
 
+    # -- the clock ---------------------------------------------------------------------------------
+
+    def clock(self) -> dict[str, Any]:
+        """The exchange's time, and when it opens and closes next (seconds since the epoch)."""
+        now, hours = self.exchange.clock.now(), self.exchange.hours
+        return {
+            "time": now,
+            "is_open": hours.is_open(now),
+            "next_open": hours.following_open(now),
+            "next_close": hours.close_of(now),
+        }
+
+    def calendar(self, start: str, end: str) -> dict[str, Any]:
+        """Sessions from day `start` to day `end` (YYYY-MM-DD), at most LONGEST_CALENDAR_DAYS of days."""
+        first, last = date.fromisoformat(start), date.fromisoformat(end)
+        if (last - first).days > LONGEST_CALENDAR_DAYS:
+            raise Refused("invalid", f"a calendar has at most {LONGEST_CALENDAR_DAYS} days")
+        sessions = []
+        for ahead in range((last - first).days + 1):
+            day = first + timedelta(days=ahead)
+            session = self.exchange.hours.session(day)
+            if session is not None:
+                opens, closes = session
+                row = {"date": day.isoformat(), "open": f"{opens:%H:%M}", "close": f"{closes:%H:%M}"}
+                sessions.append(row)
+        return {"sessions": sessions}
+
     # -- account -----------------------------------------------------------------------------------
 
     def account_summary(self, account: str) -> dict[str, Any]:
@@ -148,6 +190,26 @@ class Session:
         """Orders that ended today (New York)."""
         return {"orders": self.exchange.orders_of(account, working=False)}
 
+    def buying_power(self, account: str) -> dict[str, Any]:
+        """What may still be bought for, working orders taken off; USD."""
+        return {"buying_power": round(self.desk.acceptance.buying_power(account), 2)}
+
+    def orders(self, account: str, perm_id: int = 0, reference: str = "") -> dict[str, Any]:
+        """Every order of an account since it was opened; or the one of an id or a reference.
+
+        A reference that was used again leads to the latest of its orders.
+        """
+        if reference:
+            perm_id = self.exchange.references.get((account, reference), -1)
+        known = [self.exchange.orders.get(perm_id)] if perm_id else list(self.exchange.orders.values())
+        return {
+            "orders": [
+                self.exchange.order_row(order)
+                for order in known
+                if order is not None and order.account == account
+            ]
+        }
+
     # -- orders ------------------------------------------------------------------------------------
 
     def place_order(self, **order: Any) -> dict[str, Any]:
@@ -165,6 +227,16 @@ class Session:
         """Changes a working order (see `OrderDesk.modify`)."""
         self._own(perm_id)
         return self._then_activate(self.desk.modify(perm_id, **changes))
+
+    def replace_order(self, perm_id: int, **changes: Any) -> dict[str, Any]:
+        """Puts a changed copy in the place of a working order (see `OrderDesk.replace`)."""
+        self._own(perm_id)
+        if unknown := set(changes) - REPLACEABLE:
+            raise Refused("invalid", f"replace_order doesn't change {', '.join(sorted(unknown))}")
+        new = self.desk.replace(perm_id, **changes)
+        old = self.exchange.orders[perm_id]
+        asyncio.get_running_loop().call_soon(self.desk.publish_status, old)
+        return self._then_activate(new)
 
     def cancel_order(self, perm_id: int) -> dict[str, Any]:
         """Cancels what hasn't traded."""
@@ -201,11 +273,16 @@ METHODS: dict[str, Callable[..., dict[str, Any]]] = {
         Session.account_summary,
         Session.positions,
         Session.executions,
+        Session.buying_power,
+        Session.orders,
+        Session.clock,
+        Session.calendar,
         Session.open_orders,
         Session.completed_orders,
         Session.place_order,
         Session.preview_order,
         Session.modify_order,
+        Session.replace_order,
         Session.cancel_order,
     )
 }

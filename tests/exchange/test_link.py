@@ -112,6 +112,7 @@ async def test_the_answer_to_an_order_comes_before_its_events(exchange: Running)
     names = [event["event"] for event in events]
     assert names == [
         "order_status",
+        "order_routed",
         "order_status",
         "execution",
         "order_status",
