@@ -298,7 +298,9 @@ def _diff_response(found: list[Change], replacing: set[str], fixed: bool) -> Any
         changes=response.DIFF_SOME if found else response.DIFF_NONE,
         diffs=sorted({str(c.path[0]) for c in found}),
         replaces=replaces_list,
-        deleteBeforeReplace=bool(replaces_list) and fixed,
+        # Also without a change that replaces: the engine makes anew what an interrupted replacement had
+        # deleted, and create-first it would then delete the "original", which has the same name and id.
+        deleteBeforeReplace=fixed,
         detailedDiff=detailed,
         hasDetailedDiff=True,
     )

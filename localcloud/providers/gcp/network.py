@@ -131,7 +131,7 @@ class Subnetwork(GcpHandler):
         for token in (INSTANCE, ADDRESS, ROUTER_NAT, CONNECTOR):
             for user in self.cloud.store.all(token):
                 if uses_subnetwork(user, resource):
-                    raise in_use("subnetwork", resource.id, user.id)
+                    raise in_use("subnetwork", resource.id, _user_name(user))
 
 
 def uses_subnetwork(resource: Resource, subnetwork: Resource) -> bool:
@@ -143,6 +143,14 @@ def uses_subnetwork(resource: Resource, subnetwork: Resource) -> bool:
         written.append(out["subnet"].get("name"))
     places = {"project": "local", "region": subnetwork.outputs["region"]}
     return any(w and reference(w, Subnetwork.id_format, places) == subnetwork.id for w in written)
+
+
+def _user_name(user: Resource) -> str:
+    """A NAT is a part of its router, and it is the router that Google names."""
+    if user.type != ROUTER_NAT:
+        return user.id
+    out = user.outputs
+    return f"projects/{out['project']}/regions/{out['region']}/routers/{plain(out['router'])}"
 
 
 def _contains(outer: str, inner: str) -> bool:
