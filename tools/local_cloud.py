@@ -50,16 +50,20 @@ class LocalCloud:
         that was chosen for it, so another one won't do.
         """
         if self.is_running():
+            self._begin(None)  # waits for one that somebody else, perhaps killed meanwhile, has just started
             return
         # One at a time on this machine: two that start at once would choose the same network.
         with cache.exclusive(machine.cache_folder() / "network.lock", "another local cloud's start"):
             network = self.choose_network(keep_network)
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._daemon.start(network, {IMAGE: str(self._checkout)})
-            except DaemonError as error:
-                raise CommandFailed(f"The local cloud doesn't start: {error}") from None
+            self._begin(network)
             (self.home.parent / "network").write_text(network + "\n")
+
+    def _begin(self, network: str | None) -> None:
+        try:
+            self._daemon.start(network, {IMAGE: str(self._checkout)})
+        except DaemonError as error:
+            raise CommandFailed(f"The local cloud doesn't start: {error}") from None
 
     def remembered_network(self) -> str | None:
         """The network that was chosen for this home before."""

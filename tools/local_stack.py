@@ -113,7 +113,9 @@ class LocalStack:
     def _ready(self) -> Iterator[int]:
         """Everything is in place for the engine, and nobody else works on this stack meanwhile."""
         with self.locked() as lock:
-            if not self.cloud.is_running():
+            if self.cloud.is_running():
+                self.cloud.start(keep_network=True)
+            else:
                 with Progress("Starting the local cloud"):
                     self.cloud.start(keep_network=not self.is_empty())
             self._prepare()
