@@ -155,7 +155,9 @@ async def test_an_instance_is_protected_keeps_its_name_and_holds_the_peering(dec
     handler = declared.handler(SQL_INSTANCE)
     with pytest.raises(CloudError, match="deletion_protection is set to true"):
         await handler.delete("db-1")
-    await handler.update("db-1", sql(deletionProtection=False))
+    with pytest.raises(CloudError, match="can't be downgraded"):
+        await handler.update("db-1", sql(databaseVersion="POSTGRES_9_6"))
+    await handler.update("db-1", sql(deletionProtection=False, databaseVersion="POSTGRES_17"))
     connection = declared.provider.cloud.store.all(CONNECTION)[0].id
     with pytest.raises(CloudError, match="Producer services"):
         await declared.handler(CONNECTION).delete(connection)

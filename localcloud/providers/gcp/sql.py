@@ -52,6 +52,8 @@ class DatabaseInstance(GcpHandler):
             raise _invalid(f"Invalid instance name ({inputs['name']}).")
         if not SQL_TIERS.fullmatch(settings.get("tier") or ""):
             raise _invalid(f"Invalid Tier ({settings.get('tier')}) for (ENTERPRISE) Edition.")
+        if old is not None and _release(inputs["databaseVersion"]) < _release(old.outputs["databaseVersion"]):
+            raise _invalid("The database version can't be downgraded.")
         self._verify_address(inputs, settings)
         if old is None and is_reserved(self.cloud, f"sql/{inputs['name']}"):
             raise self.exists(inputs["name"], inputs)
@@ -239,6 +241,11 @@ class User(InInstance):
     async def stopped(self, resource: Resource) -> None:
         if self.runs(resource):
             await postgres.drop_user(self.cloud, self.machine(resource), resource.outputs["name"])
+
+
+def _release(version: str) -> float:
+    """POSTGRES_9_6 is 9.6, POSTGRES_16 is 16."""
+    return float(version.removeprefix("POSTGRES_").replace("_", "."))
 
 
 def _invalid(message: str) -> CloudError:
