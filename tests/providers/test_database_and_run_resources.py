@@ -55,7 +55,8 @@ Server(os.environ["UNIX_SOCKET"], Answer).serve_forever()
 
 def sql(**changes: Any) -> dict[str, Any]:
     """A small private instance."""
-    settings = {"tier": "db-f1-micro", "ipConfiguration": {"ipv4Enabled": False, "privateNetwork": NET}}
+    private = {"ipv4Enabled": False, "privateNetwork": NET}
+    settings = {"tier": "db-f1-micro", "edition": "ENTERPRISE", "ipConfiguration": private}
     wanted = {"name": "db-1", "databaseVersion": "POSTGRES_16", "settings": settings, "region": "us-west1"}
     return {**wanted, **changes}
 
@@ -117,8 +118,12 @@ async def close(cloud: Cloud) -> None:
         ({"databaseVersion": "POSTGRES_99"}, "POSTGRES_99 is not a valid one"),
         ({"name": "Db"}, "Invalid instance name (Db)"),
         ({"settings": {"tier": "db-huge"}}, "Invalid Tier (db-huge)"),
+        ({"settings": {"tier": "db-f1-micro"}}, "Invalid Tier (db-f1-micro) for (ENTERPRISE_PLUS) Edition"),
         (
-            {"settings": {"tier": "db-f1-micro", "ipConfiguration": {"ipv4Enabled": False}}},
+            {
+                "databaseVersion": "POSTGRES_15",
+                "settings": {"tier": "db-f1-micro", "ipConfiguration": {"ipv4Enabled": False}},
+            },
             "At least one of Public IP, Private IP or PSC",
         ),
     ],
@@ -142,7 +147,7 @@ async def test_a_private_address_needs_the_peering(declared: Declared) -> None:
 async def test_a_public_instance_and_another_engine_are_not_built(declared: Declared) -> None:
     await peered(declared, "127.57")
     with pytest.raises(CloudError, match="private addresses only") as refused:
-        await declared(SQL_INSTANCE, **sql(settings={"tier": "db-f1-micro"}))
+        await declared(SQL_INSTANCE, **sql(settings={"tier": "db-f1-micro", "edition": "ENTERPRISE"}))
     assert refused.value.status == 501
     assert "databaseVersion" in list(refusals(declared, SQL_INSTANCE, {"databaseVersion": "MYSQL_8_0"}))
 

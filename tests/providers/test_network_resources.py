@@ -260,3 +260,9 @@ async def test_updating_what_is_gone_says_so(declared: Declared) -> None:
     with pytest.raises(CloudError) as refused:
         await declared.handler(NETWORK).update(NET, {"name": "net", "autoCreateSubnetworks": False})
     assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("labels", [{"Stack": "local"}, {"stack": "Local"}, {"stack": "x" * 64}, {"1": "a"}])
+async def test_labels_that_google_cannot_keep_are_refused(declared: Declared, labels: dict[str, str]) -> None:
+    with pytest.raises(CloudError, match="Labels can only contain lowercase"):
+        await declared(ADDRESS, name="a", labels=labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ APIS = {
     "vpcaccess": "vpcaccess",
 }
 ENABLED = "enabled-apis"
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 COMPUTE = "https://www.googleapis.com/compute/v1/"
 CONFIG = "gcp"
@@ -100,7 +103,24 @@ class GcpHandler(Handler):
 
     async def create(self, inputs: dict[str, Any]) -> Resource:
         self.verify_api()
+        self.verify_labels(inputs.get("labels") or {})
         return await super().create(inputs)
+
+    async def update(self, resource_id: str, inputs: dict[str, Any]) -> Resource:
+        self.verify_labels(inputs.get("labels") or {})
+        return await super().update(resource_id, inputs)
+
+    def verify_labels(self, labels: dict[str, str]) -> None:
+        """Refuse labels that Google can't keep."""
+        for key, value in labels.items():
+            if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                raise CloudError(
+                    400,
+                    f"Invalid value for field 'labels': '{key}={value}'. Labels can only contain lowercase "
+                    "letters, numeric characters, underscores and dashes, must begin with a letter, and can "
+                    "be at most 63 characters long.",
+                    "invalid",
+                )
 
     def verify_api(self) -> None:
         """Refuse what needs an API that the project hasn't switched on."""

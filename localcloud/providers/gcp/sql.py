@@ -21,6 +21,9 @@ DATABASE = "gcp:sql/database:Database"
 USER = "gcp:sql/user:User"
 # cloud.google.com/sql/docs/postgres/delete-instance
 NAME_RESERVED_DAYS = 7
+# From here on an instance without an edition is Enterprise Plus
+# (cloud.google.com/sql/docs/postgres/editions-intro).
+FIRST_PLUS_RELEASE = 16
 NAME_LIMIT = 98 - len("local:")
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
@@ -50,13 +53,21 @@ class DatabaseInstance(GcpHandler):
             raise _invalid(f"The incoming database version {inputs['databaseVersion']} is not a valid one.")
         if not _NAME.fullmatch(inputs["name"]) or len(inputs["name"]) > NAME_LIMIT:
             raise _invalid(f"Invalid instance name ({inputs['name']}).")
-        if not SQL_TIERS.fullmatch(settings.get("tier") or ""):
-            raise _invalid(f"Invalid Tier ({settings.get('tier')}) for (ENTERPRISE) Edition.")
+        self._verify_tier(inputs, settings)
         if old is not None and _release(inputs["databaseVersion"]) < _release(old.outputs["databaseVersion"]):
             raise _invalid("The database version can't be downgraded.")
         self._verify_address(inputs, settings)
         if old is None and is_reserved(self.cloud, f"sql/{inputs['name']}"):
             raise self.exists(inputs["name"], inputs)
+
+    def _verify_tier(self, inputs: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Each edition has tiers of its own, and the default edition changed with PostgreSQL 16."""
+        recent = _release(inputs["databaseVersion"]) >= FIRST_PLUS_RELEASE
+        edition = settings.get("edition") or ("ENTERPRISE_PLUS" if recent else "ENTERPRISE")
+        tier = settings.get("tier") or ""
+        of_plus = tier.startswith("db-perf-optimized")
+        if not SQL_TIERS.fullmatch(tier) or of_plus != (edition == "ENTERPRISE_PLUS"):
+            raise _invalid(f"Invalid Tier ({tier}) for ({edition}) Edition.")
 
     def _verify_address(self, inputs: dict[str, Any], settings: dict[str, Any]) -> None:
         config = settings.get("ipConfiguration") or {"ipv4Enabled": True}
