@@ -5,6 +5,9 @@ PORT ?= 4002
 LISTEN ?= 127.0.0.1:4002
 PYTEST_ARGS ?=
 
+# Without bytecode every process would compile what it imports anew, Pulumi's SDKs above all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help up preview destroy refresh status logs tunnel output token test bench lint lock clean setup
 
