@@ -87,11 +87,17 @@ def test_1100_refuses_orders_though_the_socket_is_open_and_1102_lets_them_throug
 
 def test_after_1101_everything_is_read_anew(broker: IBKRBroker, paper: Paper) -> None:
     order = resting(broker)
+    before = broker.health().details["session_since"]
     paper.fault("data_lost", True)
     paper.fault("link_down", True)
     eventually(lambda: broker.health().state == "link_lost", "1100 is noticed")
     paper.fault("link_down", False)
-    eventually(lambda: broker.health().ok, "the session is opened anew after 1101")
+
+    def anew() -> bool:
+        health = broker.health()
+        return health.ok and health.details["session_since"] > before
+
+    eventually(anew, "the session is opened anew: what it was told before 1101 may be wrong")
     assert broker.get_order(order.id).status == "submitted"
 
 
@@ -154,7 +160,11 @@ def test_an_accepted_order_whose_answer_was_lost_is_found_and_not_sent_again(
 
 def test_a_hanging_gateway_is_noticed_by_the_heartbeat(broker: IBKRBroker, paper: Paper) -> None:
     paper.gateway("hang")
-    eventually(lambda: not broker.health().ok, "a port that is open and silent isn't healthy")
+    # The account is read from what the gateway told before, so only the heartbeat can notice.
+    eventually(
+        lambda: raises_not_connected(broker.get_account), "a silent gateway's old values aren't served"
+    )
+    assert not broker.health().ok
     paper.gateway("resume")
     eventually(lambda: broker.health().ok, "it recovers")
 

@@ -248,7 +248,11 @@ class IBKRBroker(BaseBroker):
         shown = self._described()
         shown.round_trip_ms = round(round_trip * 1000, 3)
         shown.proved_at = iso(session.proved_at)
-        shown.details |= {"account": session.account, "troubles": sorted(session.farm_troubles.values())}
+        shown.details |= {
+            "account": session.account,
+            "session_since": iso(session.since),
+            "troubles": sorted(session.farm_troubles.values()),
+        }
         return shown
 
     def _described(self) -> Health:

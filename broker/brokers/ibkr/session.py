@@ -119,6 +119,7 @@ class Session:
         self._round_trip = 0.0
         #: when something beyond the gateway last answered
         self.proved_at: datetime | None = None
+        self.since = datetime.now(UTC)
         self.ib = self._make_ib()
 
     def _make_ib(self) -> Any:
