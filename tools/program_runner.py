@@ -46,7 +46,7 @@ def run(program: Path, parallel: int) -> int:
         loop.run_until_complete(pulumi.runtime.run_in_stack(start))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
-        return 1
+        return SHOWN_TO_USER
     except Exception:
         pulumi.log.error("Program failed with an unhandled exception:\n" + traceback_from(program))
         return SHOWN_TO_USER
