@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview destroy refresh status logs tunnel output token test bench lint lock clean setup
+.PHONY: help env up preview destroy refresh status logs tunnel output token test bench lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -29,6 +29,7 @@ help:
 	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:4002)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
 	@echo "make output    one stack output (make -s output NAME=service_url)"
+	@echo "make env       what a shell needs to run pulumi by hand: eval \"\$$(make -s env)\""
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
 	@echo "make bench     measure"
@@ -40,6 +41,10 @@ setup:
 	$(ready_with_cli)
 
 up preview refresh destroy:
+	$(ready_with_cli)
+	$(stack)
+
+env:
 	$(ready_with_cli)
 	$(stack)
 

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools import service_check, summary
+from tools import pulumi_cli, pulumi_process, service_check, summary
+from tools.environments import MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import STACK, LocalStack
 from tools.real_stack import RealStack
@@ -16,7 +18,7 @@ from tools.steps import Progress, SetupFailed
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
-    commands = ["up", "preview", "destroy", "refresh", "status", "logs", "tunnel", "output", "token"]
+    commands = ["up", "preview", "destroy", "refresh", "status", "logs", "tunnel", "output", "token", "env"]
     result.add_argument("command", choices=commands)
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
@@ -93,6 +95,14 @@ def show_output(outputs: dict[str, object], name: str) -> None:
     print(f"{value:g}" if isinstance(value, float) else value)
 
 
+def environment() -> str:
+    """What a shell needs to run the CLI itself, as `make` does: `eval "$(make -s env)"`."""
+    cli = pulumi_cli.locate()
+    assert cli is not None  # `make` has set it up
+    settings = pulumi_process.search_path(cli, MAIN.python)
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
+
+
 def run_local(options: argparse.Namespace) -> None:
     """A command on the stack `local`."""
     stack = LocalStack()
@@ -141,6 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     options = parser().parse_args(arguments)
     try:
+        if options.command == "env":
+            print(environment())
+            return 0
         (run_local if options.stack == STACK else run_real)(options)
     except (CommandFailed, SetupFailed) as failure:
         print(failure, file=sys.stderr)

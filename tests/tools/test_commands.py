@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tools import stack, summary
-from tools.environments import CHECKOUT
+from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import LocalStack
 from tools.real_stack import RealStack
@@ -141,3 +142,13 @@ def test_runs_are_counted_together(tmp_path: Path) -> None:
 
 def test_a_run_that_left_no_result_has_failed(tmp_path: Path) -> None:
     assert counts_in(tmp_path / "none.xml") == Counts(failed=1)
+
+
+def test_a_shell_finds_the_cli_after_eval_of_env() -> None:
+    script = f'eval "$({sys.executable} -m tools.stack env)" && pulumi version && command -v python'
+    said = subprocess.run(
+        ["sh", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout
+    version, python = said.split()
+    assert version.startswith("v3."), "the CLI that make uses"
+    assert Path(python).parent == MAIN.python.parent, "the environment that the program runs in"
