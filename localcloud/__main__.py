@@ -132,8 +132,11 @@ def _why(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _user_add(daemon: Daemon, options: argparse.Namespace) -> int:
-    password = sys.stdin.readline().rstrip("\n") if options.password_stdin else secrets.token_urlsafe(12)
-    answer = daemon.call("user_add", name=options.name, mode=options.mode, password=password)
+    # Alpaca's secrets have 40 characters.
+    made = secrets.token_urlsafe(30 if options.kind == "alpaca" else 12)
+    password = sys.stdin.readline().rstrip("\n") if options.password_stdin else made
+    given = {"name": options.name, "mode": options.mode, "kind": options.kind}
+    answer = daemon.call("user_add", password=password, **given)
     print(f"opened {', '.join(answer['accounts'])} for {answer['name']} ({answer['mode']})")
     if not options.password_stdin:
         print(f"password: {password}")
@@ -203,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     found.set_defaults(run=_user_add)
     found.add_argument("name")
     found.add_argument("--mode", choices=("paper", "live"), default="paper")
+    found.add_argument("--kind", choices=("margin", "cash", "alpaca"), default="margin",
+                       help="alpaca: NAME is the API key id, the password its secret key")  # fmt: skip
     found.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     return parser
 

@@ -64,15 +64,15 @@ class ExchangeProcess:
                 503, "The paper exchange does not start; see: localcloud logs exchange"
             ) from None
 
-    async def add_user(self, name: str, password: str, mode: str) -> dict[str, Any]:
-        """Open an account. Raises `CloudError` 400 in the exchange's words."""
+    async def add_user(self, name: str, password: str, mode: str, *, kind: str) -> dict[str, Any]:
+        """Open an account (kind: margin, cash or alpaca). Raises `CloudError` 400 in the exchange's words."""
         from localcloud.exchange.admin import Admin
         from localcloud.exchange.models import Refused
 
         await self.ready()
         try:
             async with Admin(str(self.admin_socket)) as admin:
-                return await admin.add_user(name, password, mode=mode)
+                return await admin.add_user(name, password, mode=mode, kind=kind)
         except Refused as error:
             raise CloudError(400, str(error)) from None
 

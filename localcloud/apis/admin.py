@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localcloud.apis import digitalocean, oidc, run
+from localcloud.apis import alpaca, digitalocean, oidc, run
 from localcloud.cloud import CloudError
 from localcloud.exchange_process import ExchangeProcess
 from localcloud.machines.console import DROPLET, delete_as_a_person
@@ -186,6 +186,7 @@ class AdminServer:
             "LOCALCLOUD_API_URL": self._cloud.settings.api_url,
             "IBKR_SERVERS": self._cloud.settings.exchange_address,
             **digitalocean.endpoint_settings(self._cloud),
+            **alpaca.client_settings(self._cloud),
             **run.client_settings(self._cloud),
             **oidc.client_settings(self._cloud),
         }
@@ -210,7 +211,8 @@ class AdminServer:
         return {"source": source, "destination": destination, "allowed": verdict.allowed, "why": verdict.why}
 
     async def _user_add(self, params: Params) -> Params:
-        return await self._exchange.add_user(params["name"], params["password"], params["mode"])
+        kind = params.get("kind") or "margin"
+        return await self._exchange.add_user(params["name"], params["password"], params["mode"], kind=kind)
 
     async def _find(self, params: Params) -> list[str]:
         """What an engine that was killed had made: the ids of a type's resources with just these inputs."""

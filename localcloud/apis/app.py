@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from localcloud.apis import digitalocean, metadata, oidc, run, secretmanager
+from localcloud.apis import alpaca, digitalocean, metadata, oidc, run, secretmanager
 from localcloud.cloud import API_PORT, CloudError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def application(cloud: Cloud) -> Starlette:
             Mount("/run", routes=run.routes(cloud)),
             Mount("/oidc", routes=oidc.routes(cloud)),
             Mount("/digitalocean", routes=digitalocean.routes(cloud)),
+            Mount("/alpaca", routes=alpaca.routes(cloud)),
         ]
     )
 
@@ -56,7 +57,7 @@ def api_server(cloud: Cloud) -> ApiServer:
         log_config=None,
         access_log=False,
         lifespan="off",
-        ws="none",
+        ws="websockets-sansio",
         server_header=False,
         timeout_graceful_shutdown=1,
     )

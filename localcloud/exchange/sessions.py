@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
+from localcloud.exchange.contingent import legs_of, partners_of
 from localcloud.exchange.engine import Exchange
 from localcloud.exchange.models import WORKING, Order, Refused
 from localcloud.exchange.orderdesk import OrderDesk
@@ -215,9 +216,13 @@ class Session:
     def place_order(self, **order: Any) -> dict[str, Any]:
         """Accepts an order (see `OrderDesk.place`); its events follow the answer.
 
-        `waits_until`: when the market opens (epoch seconds), None while it is open.
+        `waits_until`: when the market opens (epoch seconds), None while it is open. `legs`: the orders that
+        were placed with it.
         """
-        return self._then_activate(self.desk.place(**order))
+        placed = self.desk.place(**order)
+        legs = legs_of(self.exchange, placed) or partners_of(self.exchange, placed)
+        rows = [self.exchange.order_row(leg) for leg in legs]
+        return {**self._then_activate(placed), "legs": rows}
 
     def preview_order(self, **order: Any) -> dict[str, Any]:
         """What an order would cost (see `OrderDesk.preview`)."""

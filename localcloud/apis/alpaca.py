@@ -1,0 +1,103 @@
+"""The paper Alpaca at /alpaca of the local cloud's API server.
+
+To machines it is a host on the internet: who has no way there is refused. One account belongs to the cloud
+itself, opened when its key is first used; `localcloud env` prints the key. Others are opened with
+`localcloud user add KEY --kind alpaca`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from typing import TYPE_CHECKING
+
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute
+
+from localcloud import sockets
+from localcloud.cloud import API_PORT
+from localcloud.exchange.admin import Admin
+from localcloud.gateways.alpaca.app import routes as gateway_routes
+from localcloud.gateways.alpaca.errors import ApiError, unavailable
+from localcloud.gateways.alpaca.gateway import Gateway, Settings
+
+if TYPE_CHECKING:
+    from localcloud.cloud import Cloud
+
+# Any host on the internet will do for the question whether a machine gets there (TEST-NET-2, RFC 5737).
+ALPACA_ADDRESS, ALPACA_PORT = "198.51.100.1", 443
+PAPER_CASH = 100_000.0
+_NOTES = "alpaca"
+_MOST_REMEMBERED = 1000
+
+
+class Reach:
+    """Who may reach Alpaca. A socket's machine is looked up once, its permission at every request."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._machines: dict[int, str | None] = {}
+
+    def admit(self, connection: HTTPConnection) -> None:
+        """Raises ApiError 503 for a machine without a way to the internet.
+
+        In life its packets are lost; here the answer says so, because a person is waiting.
+        """
+        if connection.client is None:
+            return
+        peer = (connection.client.host, connection.client.port)
+        inode = sockets.inode(peer, (self._cloud.settings.api_host, API_PORT))
+        if inode is None:
+            return  # it has left already
+        if inode not in self._machines:
+            if len(self._machines) >= _MOST_REMEMBERED:
+                self._machines.clear()
+            self._machines[inode] = self._cloud.network.identify(connection.client)
+        source = self._machines[inode]
+        if source is None:
+            return
+        verdict = self._cloud.network.verdict(source, ALPACA_ADDRESS, ALPACA_PORT)
+        if not verdict.allowed:
+            raise ApiError(503, None, f"Alpaca can't be reached: {verdict.why}")
+
+
+def routes(cloud: Cloud) -> list[BaseRoute]:
+    """The API's routes, to be mounted at /alpaca."""
+
+    async def prepare(key: str) -> None:
+        own, secret = _own_key(cloud)
+        if key != own:
+            return
+        try:
+            async with Admin(str(cloud.settings.run / "exchange-admin.sock")) as admin:
+                await admin.add_user(own, secret, kind="alpaca", cash=PAPER_CASH)
+        except OSError:
+            raise unavailable() from None
+
+    servers = f"unix:{cloud.settings.run / 'exchange.sock'}"
+    return gateway_routes(Gateway(Settings(servers, admit=Reach(cloud).admit, prepare=prepare)))
+
+
+def client_settings(cloud: Cloud) -> dict[str, str]:
+    """What an Alpaca client needs to use the cloud's own paper account."""
+    key, secret = _own_key(cloud)
+    base = f"{cloud.settings.api_url}/alpaca"
+    return {
+        "ALPACA_API_KEY": key,
+        "ALPACA_SECRET_KEY": secret,
+        "ALPACA_TRADING_URL": f"{base}/trading",
+        "ALPACA_DATA_URL": f"{base}/data",
+        "ALPACA_STREAM_URL": f"ws{base.removeprefix('http')}/stream",
+    }
+
+
+def _own_key(cloud: Cloud) -> tuple[str, str]:
+    """The key pair of the cloud's own account, made at the first question; in the form of paper keys."""
+    kept = cloud.store.notes(_NOTES).get("key")
+    if kept is None:
+        letters = string.ascii_uppercase + string.digits
+        key = "PK" + "".join(secrets.choice(letters) for _ in range(18))
+        secret = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(40))
+        kept = {"key": key, "secret": secret}
+        cloud.store.note(_NOTES, "key", kept)
+    return str(kept["key"]), str(kept["secret"])
