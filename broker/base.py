@@ -15,10 +15,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
-from broker.errors import UnsupportedOperation
-from broker.models import AccountInfo, Clock, Health, Order, OrderRequest, Position, Quote
+from broker.errors import InvalidRequest, OrderNotFound, UnsupportedOperation, field_problem
+from broker.models import (
+    AccountInfo,
+    Clock,
+    Fill,
+    Health,
+    Order,
+    OrderEvent,
+    OrderPreview,
+    OrderRequest,
+    Position,
+    Quote,
+)
+from broker.stream import AsyncUpdates, Updates
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +50,18 @@ class Capabilities:
     quotes: bool = False
     #: only one process at a time may hold the connection, so a lease decides which
     exclusive: bool = False
+    #: orders for an amount of money
+    notional: bool = False
+    replace: bool = False
+    #: what an order would cost, without placing it
+    preview: bool = False
+    fills: bool = False
+    #: `subscribe` and `order_updates`
+    stream: bool = False
+    several_accounts: bool = False
+    #: an entry with a take-profit and a stop-loss leg
+    bracket: bool = False
+    extended_hours: bool = False
 
 
 class BaseBroker(ABC):
@@ -131,6 +156,54 @@ class BaseBroker(ABC):
             )
         )
 
+    def place_stop_order(
+        self,
+        symbol: str,
+        qty: float,
+        side: str,
+        stop_price: float,
+        *,
+        client_order_id: str = "",
+        time_in_force: str = "day",
+    ) -> Order:
+        """Place an order that becomes a market order at `stop_price`. See `place_order`."""
+        return self.place_order(
+            OrderRequest(
+                symbol,
+                side,
+                qty,
+                "stop",
+                stop_price=stop_price,
+                client_order_id=client_order_id,
+                time_in_force=time_in_force,
+            )
+        )
+
+    def place_stop_limit_order(
+        self,
+        symbol: str,
+        qty: float,
+        side: str,
+        stop_price: float,
+        limit_price: float,
+        *,
+        client_order_id: str = "",
+        time_in_force: str = "day",
+    ) -> Order:
+        """Place an order that becomes a limit order at `stop_price`. See `place_order`."""
+        return self.place_order(
+            OrderRequest(
+                symbol,
+                side,
+                qty,
+                "stop_limit",
+                limit_price=limit_price,
+                stop_price=stop_price,
+                client_order_id=client_order_id,
+                time_in_force=time_in_force,
+            )
+        )
+
     def is_market_open(self) -> bool:
         """Check if market is open: holidays, half days and daylight saving included."""
         return self.clock().is_open
@@ -140,7 +213,100 @@ class BaseBroker(ABC):
 
         Raises `UnsupportedOperation`, `UnknownSymbol`, `MarketDataUnavailable`, `NotConnected`.
         """
-        raise UnsupportedOperation(f"{self.name} gives no quotes")
+        raise self._cannot("give quotes")
+
+    # Beyond the plan. What a broker can't do raises `UnsupportedOperation`; `capabilities` says so before.
+
+    def get_accounts(self) -> list[str]:
+        """The accounts that this login may trade, the connection's own first. Raises `NotConnected`."""
+        return [self.get_account().id]
+
+    def get_order_by_client_id(self, client_order_id: str) -> Order:
+        """An order by the id that its caller chose. Raises `OrderNotFound`, `NotConnected`."""
+        raise self._cannot("look orders up by client order id")
+
+    def replace_order(
+        self,
+        order_id: str,
+        *,
+        qty: float | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        time_in_force: str | None = None,
+    ) -> Order:
+        """Change a working order; `qty` is the whole quantity, filled shares included.
+
+        Returns the order as the broker shows it now: the same one where the broker changes it in
+        place, else a new one whose `replaces` is the old one's id. A fill may come first.
+        Raises `InvalidRequest`, `OrderNotFound`, `OrderNotReplaceable`, `NotConnected` (nothing was
+        sent), `OrderOutcomeUnknown` (read the order: it works, changed or not).
+        """
+        raise self._cannot("replace orders")
+
+    def cancel_all_orders(self) -> list[Order]:
+        """Cancel every working order of ours, each as `cancel_order` does; the orders as they are then.
+
+        An order that was final first isn't an error. Raises `NotConnected`.
+        """
+        raise self._cannot("cancel all orders")
+
+    def close_position(self, symbol: str, *, qty: float | None = None, client_order_id: str = "") -> Order:
+        """Sell what is held (or buy back what is short) at the market: all of it, or `qty` shares.
+
+        Raises `InvalidRequest` (nothing is held, or less than `qty`), and what `place_order` raises.
+        Repeated with the same client order id it is the same order, whatever is held by then.
+        """
+        if client_order_id:
+            try:
+                known = self.get_order_by_client_id(client_order_id)
+            except OrderNotFound:
+                pass  # the first time
+            else:
+                return self.place_order(
+                    OrderRequest(symbol, known.side, known.qty, "market", client_order_id=client_order_id)
+                )
+        position = self.get_position(symbol)
+        held = 0.0 if position is None else position.qty
+        if position is None or not held or (isinstance(qty, (int, float)) and qty > abs(held)):
+            said = f"can be at most what is held, {abs(held):g}" if held else "nothing is held to close"
+            raise InvalidRequest([field_problem("qty" if held else "symbol", said, qty if held else symbol)])
+        wanted = abs(held) if qty is None else qty
+        side = "sell" if held > 0 else "buy"
+        return self.place_order(
+            OrderRequest(position.symbol, side, wanted, "market", client_order_id=client_order_id)
+        )
+
+    def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
+        """Executions with their commissions, newest first, at most `limit`; those since a moment if given.
+
+        From the journal, which keeps them longer than brokers do. Raises `NotConnected`.
+        """
+        raise self._cannot("list fills")
+
+    def preview_order(self, request: OrderRequest) -> OrderPreview:
+        """What an order would cost and how margin would change; nothing is placed or journalled.
+
+        Raises `InvalidRequest`, `OrderRejected` (it would be refused), `NotConnected`.
+        """
+        raise self._cannot("preview orders")
+
+    def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
+        """Call `callback` with every order event from now on; calling the result ends that.
+
+        Callbacks run one after the other on a thread of their own, and may call the broker.
+        """
+        raise self._cannot("stream order updates")
+
+    def order_updates(self) -> Updates:
+        """Order events from now on as a blocking iterator; its `close` ends it from any thread."""
+        return Updates(self.subscribe)
+
+    def order_updates_async(self) -> AsyncUpdates:
+        """Order events from now on, for `async for`; its `aclose` ends it."""
+        return AsyncUpdates(self.subscribe)
+
+    def _cannot(self, what: str) -> UnsupportedOperation:
+        return UnsupportedOperation(f"{self.name} can't {what}")
 
     def start(self) -> None:
         """Begin to connect without waiting for it; `health()` tells how it goes."""
@@ -175,6 +341,65 @@ class BaseBroker(ABC):
     async def cancel_order_async(self, order_id: str) -> bool:
         """`cancel_order` without blocking the event loop."""
         return await self._in_thread(self.cancel_order, order_id)
+
+    async def get_accounts_async(self) -> list[str]:
+        """`get_accounts` without blocking the event loop."""
+        return await self._in_thread(self.get_accounts)
+
+    async def get_order_by_client_id_async(self, client_order_id: str) -> Order:
+        """`get_order_by_client_id` without blocking the event loop."""
+        return await self._in_thread(self.get_order_by_client_id, client_order_id)
+
+    async def place_stop_order_async(
+        self, symbol: str, qty: float, side: str, stop_price: float, **options: str
+    ) -> Order:
+        """`place_stop_order` without blocking the event loop."""
+        return await self._in_thread(self.place_stop_order, symbol, qty, side, stop_price, **options)
+
+    async def place_stop_limit_order_async(
+        self, symbol: str, qty: float, side: str, stop_price: float, limit_price: float, **options: str
+    ) -> Order:
+        """`place_stop_limit_order` without blocking the event loop."""
+        return await self._in_thread(
+            self.place_stop_limit_order, symbol, qty, side, stop_price, limit_price, **options
+        )
+
+    async def replace_order_async(
+        self,
+        order_id: str,
+        *,
+        qty: float | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        time_in_force: str | None = None,
+    ) -> Order:
+        """`replace_order` without blocking the event loop."""
+        return await self._in_thread(
+            self.replace_order,
+            order_id,
+            qty=qty,
+            limit_price=limit_price,
+            stop_price=stop_price,
+            time_in_force=time_in_force,
+        )
+
+    async def cancel_all_orders_async(self) -> list[Order]:
+        """`cancel_all_orders` without blocking the event loop."""
+        return await self._in_thread(self.cancel_all_orders)
+
+    async def close_position_async(
+        self, symbol: str, *, qty: float | None = None, client_order_id: str = ""
+    ) -> Order:
+        """`close_position` without blocking the event loop."""
+        return await self._in_thread(self.close_position, symbol, qty=qty, client_order_id=client_order_id)
+
+    async def get_fills_async(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
+        """`get_fills` without blocking the event loop."""
+        return await self._in_thread(self.get_fills, since, limit)
+
+    async def preview_order_async(self, request: OrderRequest) -> OrderPreview:
+        """`preview_order` without blocking the event loop."""
+        return await self._in_thread(self.preview_order, request)
 
     async def get_quote_async(self, symbol: str) -> Quote:
         """`get_quote` without blocking the event loop."""

@@ -25,6 +25,20 @@ class FieldProblem:
     value: str = ""
 
 
+def field_problem(field: str, message: str, value: object) -> FieldProblem:
+    """A problem with the value shown short, printable and on one line."""
+    return FieldProblem(field, message, "nothing" if value is None else shown(value))
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a message: short, printable, on one line."""
+    try:
+        text = ascii(value)
+    except ValueError:  # an integer of thousands of digits has no text
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 class BrokerError(Exception):
     """Anything a broker operation can raise. Catch the subclasses: each says what to do next."""
 
@@ -39,6 +53,46 @@ class ConfigurationError(BrokerError):
     """Settings are missing or wrong. Stop, mend the named settings, start again: waiting doesn't help."""
 
     kind = "configuration"
+
+
+class PaperLiveMismatch(ConfigurationError):
+    """Declared mode, port and account don't agree on paper or live. Nothing trades until it is mended."""
+
+    kind = "paper-live-mismatch"
+
+
+class LiveLocked(BrokerError):
+    """Live trading is locked until `make verify` has passed on this gateway. Verify it, then call again."""
+
+    kind = "live-locked"
+
+
+class Halted(BrokerError):
+    """The kill switch is on, and nothing was sent. Don't retry: a person decides when to resume.
+
+    `since` is when it was switched on (UTC), `by` who did, `reason` why.
+    """
+
+    kind = "halted"
+
+    def __init__(self, since: datetime | None = None, by: str = "", reason: str = "") -> None:
+        who = f" by {by}" if by else ""
+        super().__init__(f"trading is halted{who}" + (f": {reason}" if reason else ""))
+        self.since = since
+        self.by = by
+        self.reason = reason
+
+
+class LimitExceeded(BrokerError):
+    """A limit of ours refuses the order, and nothing was sent. Make it smaller, or have the limit changed."""
+
+    kind = "limit-exceeded"
+
+    def __init__(self, limit: str, value: object, allowed: object) -> None:
+        super().__init__(f"the limit {limit} allows {allowed}, and the order would make it {value}")
+        self.limit = limit
+        self.value = value
+        self.allowed = allowed
 
 
 class NotConnected(BrokerError):
@@ -142,6 +196,16 @@ class OrderNotCancellable(BrokerError):
     """The order is already final, so there is nothing to cancel. Read it: `order` holds its last state."""
 
     kind = "order-not-cancellable"
+
+    def __init__(self, message: str, order: Order | None = None) -> None:
+        super().__init__(message)
+        self.order = order
+
+
+class OrderNotReplaceable(BrokerError):
+    """The order is final, or the broker refused the change: it works on as `order` shows. Read it."""
+
+    kind = "order-not-replaceable"
 
     def __init__(self, message: str, order: Order | None = None) -> None:
         super().__init__(message)

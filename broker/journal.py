@@ -17,11 +17,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, select, update
+from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, inspect, null, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.schema import CreateColumn
 
 from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
+from broker.fills import FillBook
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
 from broker.tables import metadata, orders
 
@@ -31,7 +33,23 @@ T = TypeVar("T")
 
 _ID = re.compile(r"[0-9a-f]{32}")
 #: an order's body: what must agree for the same client order id to be the same order
-BODY = ("symbol", "side", "qty", "order_type", "limit_price", "time_in_force")
+BODY = (
+    "symbol",
+    "side",
+    "qty",
+    "order_type",
+    "limit_price",
+    "time_in_force",
+    "stop_price",
+    "notional",
+    "trail_amount",
+    "trail_percent",
+    "take_profit_price",
+    "stop_loss_price",
+    "extended_hours",
+)
+#: what a replacement can change
+REPLACEABLE = ("qty", "limit_price", "stop_price", "time_in_force")
 
 
 def _now() -> datetime:
@@ -45,6 +63,8 @@ class Journal:
         self._engine = engine
         self._clock = clock
         self._failing_since: datetime | None = None
+        #: executions with their commissions, and whether they explain the positions
+        self.fills = FillBook(self._do, clock)
 
     @classmethod
     def in_file(cls, path: str) -> Journal:
@@ -60,6 +80,7 @@ class Journal:
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)
         metadata.create_all(engine)
+        _add_missing_columns(engine)
         return cls(engine)
 
     def find(self, account: str, client_order_id: str) -> Order | None:
@@ -68,9 +89,17 @@ class Journal:
         rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
         return _order(rows[0]) if rows else None
 
-    def record(self, account: str, request: OrderRequest) -> Order:
+    def record(
+        self,
+        account: str,
+        request: OrderRequest,
+        *,
+        parent_id: str | None = None,
+        replaces: str | None = None,
+    ) -> Order:
         """Commit an order as `recorded`, or return the one that has its client order id and body.
 
+        `parent_id`: our id of the order that it is a leg of; `replaces`: of the one it takes the place of.
         Raises `DuplicateClientOrderId` if that id names an order with another body, `JournalUnavailable`.
         """
         now = self._clock()
@@ -82,6 +111,9 @@ class Journal:
             "status": Status.RECORDED,
             "filled_qty": 0.0,
             "warnings": [],
+            "parent_id": parent_id,
+            "replaces": replaces,
+            "legs": [],
             "created_at": now,
             "updated_at": now,
         }
@@ -91,7 +123,7 @@ class Journal:
             existing = self.find(account, request.client_order_id)
             if existing is None:
                 raise JournalUnavailable("the journal refused the order and doesn't hold it") from None
-            check_same(request, existing)
+            self.check_same(request, existing)
             return existing
         return self.get(account, str(values["id"]))
 
@@ -148,9 +180,17 @@ class Journal:
         )
         return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
 
-    def adopt(self, account: str, request: OrderRequest, report: OrderReport) -> Order:
+    def adopt(
+        self,
+        account: str,
+        request: OrderRequest,
+        report: OrderReport,
+        *,
+        parent_id: str | None = None,
+        replaces: str | None = None,
+    ) -> Order:
         """Enter an order that the broker holds and this journal didn't send."""
-        order = self.record(account, request)
+        order = self.record(account, request, parent_id=parent_id, replaces=replaces)
         self.mark_sent(order.id)
         return self.update(order.id, report)
 
@@ -159,6 +199,57 @@ class Journal:
         where = (orders.c.account == account) & (orders.c.permanent_id == permanent_id)
         rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
         return _order(rows[0]) if rows else None
+
+    def check_same(self, request: OrderRequest, existing: Order) -> None:
+        """Raise `DuplicateClientOrderId` unless the order asked for is the existing one.
+
+        An order that was replaced since is still the one that was asked for at first.
+        """
+        query = select(orders.c.asked).where(orders.c.id == existing.id)
+        asked = self._do(lambda db: db.execute(query).scalar()) or {}
+        if any(getattr(request, name) != asked.get(name, getattr(existing, name)) for name in BODY):
+            raise DuplicateClientOrderId(request.client_order_id, existing)
+
+    def begin_change(self, order_id: str, change: dict[str, Any]) -> None:
+        """Commit that a replacement is about to be sent, with what it changes."""
+        values = {"change": change, "updated_at": self._clock()}
+        self._do(lambda db: db.execute(update(orders).where(orders.c.id == order_id).values(**values)))
+
+    def end_change(self, order_id: str, warning: str = "") -> Order:
+        """Take down that no replacement is under way any more; a refused one leaves a warning."""
+
+        def work(db: Connection) -> Order:
+            row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()
+            warnings = list(dict.fromkeys([*row.warnings, *([warning] if warning else [])]))
+            values = {"change": null(), "warnings": warnings, "updated_at": self._clock()}
+            db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+
+        return self._do(work)
+
+    def change_under_way(self, order_id: str) -> dict[str, Any] | None:
+        """What a replacement that was sent and isn't confirmed changes, or None."""
+        query = select(orders.c.change).where(orders.c.id == order_id)
+        return self._do(lambda db: db.execute(query).scalar())
+
+    def attach(self, order_id: str, legs: list[str]) -> Order:
+        """Take down an order's legs (our ids)."""
+
+        def work(db: Connection) -> Order:
+            db.execute(update(orders).where(orders.c.id == order_id).values(legs=legs))
+            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+
+        return self._do(work)
+
+    def changed_since(self, account: str, moment: datetime, limit: int) -> list[Order]:
+        """Orders that changed since a moment, oldest change first."""
+        query = (
+            select(orders)
+            .where((orders.c.account == account) & (orders.c.updated_at >= moment.astimezone(UTC)))
+            .order_by(orders.c.updated_at)
+            .limit(limit)
+        )
+        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
 
     def mark_unknown(self, order_id: str, reason: str) -> None:
         """Note that nobody knows what became of an order that was sent, unless somebody does by now."""
@@ -181,6 +272,8 @@ class Journal:
                 values[name] = getattr(report, name)
         if report.filled_qty >= row.filled_qty and report.filled_price is not None:
             values |= {"filled_qty": report.filled_qty, "filled_price": report.filled_price}
+        if row.status not in FINAL_STATUSES:
+            values |= _replaced(row, report)
         values["warnings"] = list(dict.fromkeys([*row.warnings, *report.warnings]))
         db.execute(update(orders).where(orders.c.id == order_id).values(**values))
         return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
@@ -205,10 +298,26 @@ class Journal:
             ) from failure
 
 
-def check_same(request: OrderRequest, existing: Order) -> None:
-    """Raise `DuplicateClientOrderId` unless the order asked for is the existing one."""
-    if any(getattr(request, name) != getattr(existing, name) for name in BODY):
-        raise DuplicateClientOrderId(request.client_order_id, existing)
+def _replaced(row: Row[Any], report: OrderReport) -> dict[str, Any]:
+    """What the broker shows otherwise than the journal; the body that was asked for is kept beside it."""
+    told = {name: getattr(report, name) for name in REPLACEABLE}
+    news = {n: value for n, value in told.items() if value is not None and value != getattr(row, n)}
+    if not news:
+        return {}
+    # A broker that decides the quantity of a notional order replaces nothing.
+    asked = row.asked or {name: getattr(row, name) for name in BODY}
+    return {**news, "asked": asked, "change": null()}
+
+
+def _add_missing_columns(engine: Engine) -> None:
+    """Bring a file that an older version made up to date: SQLite files see no migration."""
+    with engine.begin() as db:
+        for table in metadata.sorted_tables:
+            there = {column["name"] for column in inspect(db).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    made = CreateColumn(column).compile(dialect=engine.dialect)
+                    db.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {made}")
 
 
 def _begin(connection: Connection) -> None:
@@ -253,4 +362,15 @@ def _order(row: Row[Any]) -> Order:
         permanent_id=row.permanent_id,
         broker_status=row.broker_status,
         warnings=list(row.warnings),
+        stop_price=row.stop_price,
+        notional=row.notional,
+        trail_amount=row.trail_amount,
+        trail_percent=row.trail_percent,
+        take_profit_price=row.take_profit_price,
+        stop_loss_price=row.stop_loss_price,
+        extended_hours=bool(row.extended_hours),
+        commission=row.commission,
+        parent_id=row.parent_id,
+        replaces=row.replaces,
+        legs=list(row.legs or []),
     )

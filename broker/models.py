@@ -7,7 +7,7 @@ times are ISO 8601 with a UTC offset.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 Side = Literal["buy", "sell"]
@@ -52,7 +52,7 @@ class Order:
     symbol: str
     side: str  # 'buy' or 'sell'
     qty: float
-    order_type: str  # 'market', 'limit'
+    order_type: str  # market, limit, stop, stop_limit, trailing_stop
     status: str
     limit_price: float | None = None
     filled_qty: float = 0
@@ -71,6 +71,22 @@ class Order:
     broker_status: str | None = None
     #: what the broker remarked without refusing the order
     warnings: list[str] = field(default_factory=list)
+    stop_price: float | None = None
+    #: money to spend instead of a quantity, which the broker then decides
+    notional: float | None = None
+    #: how far a trailing stop follows the price: in currency, or in per cent
+    trail_amount: float | None = None
+    trail_percent: float | None = None
+    #: of a bracket: what its legs are sent with
+    take_profit_price: float | None = None
+    stop_loss_price: float | None = None
+    extended_hours: bool = False
+    #: of the fills so far; None until the broker has told one
+    commission: float | None = None
+    #: our ids: the order that this one is a leg of, the one it replaced, and its own legs
+    parent_id: str | None = None
+    replaces: str | None = None
+    legs: list[str] = field(default_factory=list)
 
 
 class Status:
@@ -119,6 +135,19 @@ class OrderRequest:
     client_order_id: str = ""
     #: who asked, for the journal
     placed_by: str = ""
+    #: the price that wakes a stop or stop_limit order
+    stop_price: float | None = None
+    #: money to spend instead of a quantity; `qty` is 0 then
+    notional: float | None = None
+    #: of a trailing_stop, one of the two: how far it follows the price, in currency or in per cent
+    trail_amount: float | None = None
+    trail_percent: float | None = None
+    #: both: a bracket, whose two legs are sent when the entry has filled, and of which one fills
+    take_profit_price: float | None = None
+    stop_loss_price: float | None = None
+    #: which account of the login; the connection's own when empty
+    account: str = ""
+    extended_hours: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +163,11 @@ class OrderReport:
     reason: str | None = None
     reason_code: str | None = None
     warnings: tuple[str, ...] = ()
+    #: the order as the broker shows it now, where it told: a replacement changes them
+    qty: float | None = None
+    limit_price: float | None = None
+    stop_price: float | None = None
+    time_in_force: str | None = None
 
 
 @dataclass
@@ -150,6 +184,89 @@ class Quote:
     #: live, delayed, frozen or simulated
     kind: str
     source: str
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the quote's time, never below 0."""
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.time)).total_seconds())
+
+
+@dataclass
+class Fill:
+    """One execution. What a broker corrects later replaces the fill that it corrects."""
+
+    #: the broker's execution id
+    id: str
+    #: our id of its order; empty when the journal doesn't know the order
+    order_id: str
+    client_order_id: str
+    symbol: str
+    side: str
+    qty: float
+    price: float
+    time: str
+    #: positive: paid; None until the broker tells it
+    commission: float | None = None
+    #: of price and commission
+    currency: str = "USD"
+    account_id: str = ""
+
+
+@dataclass
+class OrderPreview:
+    """What an order would cost and change, as the broker reckons it; nothing was placed. None: not told."""
+
+    symbol: str
+    side: str
+    qty: float
+    order_type: str
+    estimated_cost: float | None = None
+    commission: float | None = None
+    #: lowest and highest, where the broker can't say the commission exactly
+    commission_range: tuple[float, float] | None = None
+    initial_margin_after: float | None = None
+    maintenance_margin_after: float | None = None
+    equity_after: float | None = None
+    buying_power_after: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PositionChange:
+    """A position that isn't what our fills make of the last one seen."""
+
+    symbol: str
+    account_id: str
+    #: when it was last compared, what the fills since then make of that, and what the broker shows now
+    qty_before: float
+    qty_expected: float
+    qty_now: float
+
+
+@dataclass
+class OrderEvent:
+    """Something that happened to orders.
+
+    `status`: `order` as it is now. `fill`: one more execution (or a correction, or its commission).
+    `gap`: events may be missing, so read orders and fills again. `unexplained_position`: the position
+    isn't what the fills explain; a person looks.
+    """
+
+    kind: str
+    time: str
+    order: Order | None = None
+    fill: Fill | None = None
+    position: PositionChange | None = None
+    message: str = ""
+
+
+class EventKind:
+    """The values of `OrderEvent.kind`."""
+
+    STATUS: Final = "status"
+    FILL: Final = "fill"
+    GAP: Final = "gap"
+    UNEXPLAINED_POSITION: Final = "unexplained_position"
 
 
 @dataclass
@@ -178,6 +295,10 @@ class Health:
     #: when an answer last came from beyond the gateway
     proved_at: str | None = None
     round_trip_ms: float | None = None
+    #: when the broker's servers are next restarted, where they are at fixed times
+    next_reset: str | None = None
+    #: a person may have to confirm the login
+    second_factor: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
 

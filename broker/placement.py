@@ -1,6 +1,7 @@
 """How an order goes out, the same for every broker: check, record, send once, take down the answer.
 
-    check_order -> journal.find -> prepare -> journal.record -> journal.mark_sent -> send -> journal.update
+    check_order -> journal.find -> prepare -> guard
+    -> journal.record -> journal.mark_sent -> send -> journal.update
 
 A crash between any two steps leaves an order that is provably unsent (`recorded`: repeating the
 call sends it) or one that is looked up (`sent`), never one that is sent twice.
@@ -22,13 +23,16 @@ from broker.errors import (
     OrderOutcomeUnknown,
     OrderRejected,
 )
-from broker.journal import Journal, check_same
+from broker.journal import Journal
 from broker.models import Order, OrderReport, OrderRequest, Status
 from broker.validation import check_order
 
 log = logging.getLogger(__name__)
 
 I = TypeVar("I")  # noqa: E741 - an instrument as the broker names it
+
+#: refuses an order of an account by raising a `BrokerError`
+Guard = Callable[[OrderRequest, str], None]
 
 #: a repeated call waits this long for the call that is sending the same order, in seconds
 SAME_ORDER_WAIT = 5.0
@@ -49,22 +53,26 @@ def place(
     send: Callable[[Order, I], OrderReport],
     settle: Callable[[Order], Order],
     note: Callable[[Order, OrderReport], Order],
+    guard: Guard | None = None,
 ) -> Order:
     """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
     `send` returns the broker's first answer, raises `OrderRejected`, or `NothingKnown`. If it raises
     another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
     up whose outcome is unknown, and returns what it is now. `note` takes the answer down in the
-    journal. Raises what `BaseBroker.place_order` names.
+    journal. `guard` may refuse an order that isn't in the journal yet: limits, the kill switch.
+    Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
     account_id = account()
     existing = journal.find(account_id, request.client_order_id)
     if existing is not None:
-        check_same(request, existing)
+        journal.check_same(request, existing)
         if existing.status != Status.RECORDED:
             return _settled(journal, existing, settle)
     instrument = prepare(request)
+    if guard is not None:
+        guard(request, account_id)
     order = journal.record(account_id, request)
     if not journal.mark_sent(order.id):
         return _settled(journal, order, settle)

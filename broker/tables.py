@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, DateTime, Double, Index, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 
 metadata = MetaData()
 
@@ -31,10 +47,62 @@ orders = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("sent_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("stop_price", Double),
+    Column("notional", Double),
+    Column("trail_amount", Double),
+    Column("trail_percent", Double),
+    Column("take_profit_price", Double),
+    Column("stop_loss_price", Double),
+    Column("extended_hours", Boolean, nullable=False, server_default=false()),
+    Column("commission", Double),
+    Column("parent_id", String(32)),
+    Column("replaces", String(32)),
+    Column("legs", JSON, nullable=False, server_default=text("'[]'")),
+    #: a replacement that was sent and isn't confirmed yet
+    Column("change", JSON),
+    #: the body as it was asked for, once a replacement has changed it
+    Column("asked", JSON),
     UniqueConstraint("account", "client_order_id", name="uq_orders_account_client_order_id"),
 )
 Index("ix_orders_account_created_at", orders.c.account, orders.c.created_at)
 Index("ix_orders_account_permanent_id", orders.c.account, orders.c.permanent_id)
+
+#: executions; a correction takes the place of what it corrects
+fills = Table(
+    "fills",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("account", String(64), nullable=False),
+    #: the broker's id without what counts corrections
+    Column("execution", String(128), nullable=False),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Column("execution_id", String(128), nullable=False),
+    Column("order_id", String(32), nullable=False, server_default=""),
+    Column("client_order_id", String(64), nullable=False, server_default=""),
+    Column("symbol", String(32), nullable=False),
+    Column("side", String(4), nullable=False),
+    Column("qty", Double, nullable=False),
+    Column("price", Double, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("commission", Double),
+    Column("currency", String(8), nullable=False, server_default="USD"),
+    UniqueConstraint("account", "execution", name="uq_fills_account_execution"),
+)
+Index("ix_fills_account_time", fills.c.account, fills.c.time)
+Index("ix_fills_account_symbol", fills.c.account, fills.c.symbol)
+Index("ix_fills_order_id", fills.c.order_id)
+
+#: positions as last compared with the fills; a row with an empty symbol says that an account was compared
+positions = Table(
+    "positions",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("qty", Double, nullable=False),
+    #: what all fills known then add up to, sales negative
+    Column("filled", Double, nullable=False),
+    Column("compared_at", DateTime(timezone=True), nullable=False),
+)
 
 #: who holds what only one process may hold; times are the database's, never a client's
 leases = Table(

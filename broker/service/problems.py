@@ -29,6 +29,7 @@ _STATUS: dict[type[errors.BrokerError], tuple[int, str]] = {
     errors.UnsupportedOperation: (422, "This broker can't do that"),
     errors.OrderNotFound: (404, "No such order"),
     errors.OrderNotCancellable: (409, "The order is final already"),
+    errors.OrderNotReplaceable: (409, "The order can't be changed"),
     errors.DuplicateClientOrderId: (409, "The client order id names another order"),
     errors.OrderRejected: (422, "The broker refused the order"),
     errors.InsufficientFunds: (422, "Insufficient funds"),
@@ -41,6 +42,10 @@ _STATUS: dict[type[errors.BrokerError], tuple[int, str]] = {
     errors.SecondFactorWaiting: (503, "The broker's gateway waits for the second factor"),
     errors.JournalUnavailable: (503, "The order journal can't be used"),
     errors.MarketDataUnavailable: (503, "No market data"),
+    errors.LimitExceeded: (422, "A limit refuses the order"),
+    errors.Halted: (423, "Trading is halted"),
+    errors.LiveLocked: (423, "Live trading is locked"),
+    errors.PaperLiveMismatch: (503, "Paper and live are mixed up"),
     errors.ConfigurationError: (503, "No broker is configured"),
     errors.BrokerError: (502, "The broker's answer makes no sense"),
 }
@@ -76,6 +81,10 @@ def broker_problem(error: errors.BrokerError, method: str = "POST") -> Response:
         status = 404
     if isinstance(error, errors.NotConnected):
         extra |= {"since": error.since.isoformat() if error.since else None, "doing": error.doing or None}
+    if isinstance(error, errors.LimitExceeded):
+        extra |= {"limit": error.limit, "value": str(error.value), "allowed": str(error.allowed)}
+    if isinstance(error, errors.Halted):
+        extra |= {"since": error.since.isoformat() if error.since else None, "by": error.by or None}
     if isinstance(error, (errors.NotConnected, errors.RateLimited)):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, (errors.OrderRejected, errors.MarketDataUnavailable)):

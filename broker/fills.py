@@ -1,0 +1,182 @@
+"""Executions with their commissions, and whether they explain the positions. Part of the journal.
+
+A broker may correct an execution later (IBKR: the same id with its last part counted up), tell its
+commission in a message of its own, or tell it again after every connection. Here each execution is
+one row, whose highest revision counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from broker.models import Fill, PositionChange
+from broker.tables import fills, orders, positions
+
+T = TypeVar("T")
+
+#: smaller differences of quantities are binary dust
+DUST = 1e-6
+#: the row that says when an account was compared
+_MARK = ""
+
+
+class Transaction(Protocol):
+    """Runs work in a transaction of its own."""
+
+    def __call__(self, work: Callable[[Connection], T]) -> T:
+        """The work's result. Raises `JournalUnavailable`."""
+
+
+class FillBook:
+    """The executions of one database. Safe to use from any thread."""
+
+    def __init__(self, transaction: Transaction, clock: Callable[[], datetime]) -> None:
+        self._do = transaction
+        self._clock = clock
+
+    def record(self, fill: Fill, *, execution: str = "", revision: int = 0) -> Fill | None:
+        """Take an execution down. The fill as it is kept if that is news, None if it was known.
+
+        `execution` is the id that corrections share, `revision` which of them this is. A lower
+        revision than the kept one is ignored. Raises `JournalUnavailable`.
+        """
+        values = _values(fill) | {"execution": execution or fill.id, "revision": revision}
+        try:
+            return self._do(lambda db: self._record(db, values))
+        except IntegrityError:  # another thread or process entered it at the same moment
+            return self._do(lambda db: self._record(db, values))
+
+    def note_commission(
+        self, account: str, execution: str, revision: int, commission: float, currency: str
+    ) -> Fill | None:
+        """Take down what an execution cost. The fill if that is news, None if it was known or isn't here."""
+
+        def work(db: Connection) -> Fill | None:
+            row = _find(db, account, execution)
+            if row is None or row.revision != revision or row.commission == commission:
+                return None
+            return self._change(db, row, {"commission": commission, "currency": currency or row.currency})
+
+        return self._do(work)
+
+    def recent(self, account: str, since: datetime | None, limit: int) -> list[Fill]:
+        """The newest executions of an account, newest first; those since a moment if given."""
+        query = select(fills).where(fills.c.account == account)
+        if since is not None:
+            query = query.where(fills.c.time >= since.astimezone(UTC))
+        query = query.order_by(fills.c.time.desc(), fills.c.number.desc()).limit(limit)
+        return [_fill(row) for row in self._do(lambda db: db.execute(query).all())]
+
+    def of_order(self, order_id: str) -> list[Fill]:
+        """An order's executions, oldest first."""
+        query = select(fills).where(fills.c.order_id == order_id).order_by(fills.c.time, fills.c.number)
+        return [_fill(row) for row in self._do(lambda db: db.execute(query).all())]
+
+    def compare(
+        self, account: str, held: Mapping[str, float], *, accept: bool = True
+    ) -> list[PositionChange]:
+        """Positions that the fills since the last comparison don't explain.
+
+        `held` are the shares by symbol that the broker shows now. With `accept` they are what the next
+        comparison starts from, so that a change is reported once. An account's first explains everything.
+        """
+
+        def work(db: Connection) -> list[PositionChange]:
+            before = {r.symbol: r for r in db.execute(select(positions).where(_of(positions, account)))}
+            signed = func.sum(case((fills.c.side == "buy", fills.c.qty), else_=-fills.c.qty))
+            summed = select(fills.c.symbol, signed).where(_of(fills, account)).group_by(fills.c.symbol)
+            filled = {symbol: float(total) for symbol, total in db.execute(summed)}
+            changes = []
+            symbols = sorted({*before, *filled, *held} - {_MARK})
+            for symbol in symbols if _MARK in before else []:
+                row = before.get(symbol)
+                was, counted = (row.qty, row.filled) if row is not None else (0.0, 0.0)
+                expected, now = was + filled.get(symbol, 0.0) - counted, held.get(symbol, 0.0)
+                if abs(expected - now) > DUST:
+                    changes.append(PositionChange(symbol, account, was, round(expected, 9), now))
+            if accept or _MARK not in before:
+                self._accept(db, account, {s: (held.get(s, 0.0), filled.get(s, 0.0)) for s in symbols})
+            return changes
+
+        return self._do(work)
+
+    def _accept(self, db: Connection, account: str, rows: Mapping[str, tuple[float, float]]) -> None:
+        now = self._clock()
+        db.execute(delete(positions).where(_of(positions, account)))
+        for symbol, (qty, filled) in {_MARK: (0.0, 0.0), **rows}.items():
+            values = {"account": account, "symbol": symbol, "qty": qty, "filled": filled, "compared_at": now}
+            db.execute(insert(positions).values(**values))
+
+    def _record(self, db: Connection, values: dict[str, Any]) -> Fill | None:
+        row = _find(db, values["account"], values["execution"])
+        if row is None:
+            db.execute(insert(fills).values(**values))
+            row = _find(db, values["account"], values["execution"])
+            assert row is not None  # inserted in this transaction
+            return self._change(db, row, {})
+        if values["revision"] < row.revision:
+            return None
+        news = dict(values) if values["revision"] > row.revision else {}
+        for name in ("order_id", "client_order_id", "commission"):
+            # What an earlier message told stays, unless this one tells it.
+            news[name] = getattr(row, name) if values[name] in ("", None) else values[name]
+        news = {name: value for name, value in news.items() if getattr(row, name) != value}
+        return self._change(db, row, news) if news else None
+
+    def _change(self, db: Connection, row: Row[Any], values: dict[str, Any]) -> Fill:
+        if values:
+            db.execute(update(fills).where(fills.c.number == row.number).values(**values))
+        found = db.execute(select(fills).where(fills.c.number == row.number)).one()
+        if found.order_id:
+            total = select(func.sum(fills.c.commission)).where(fills.c.order_id == found.order_id)
+            change = update(orders).where(orders.c.id == found.order_id)
+            db.execute(change.values(commission=total.scalar_subquery()))
+        return _fill(found)
+
+
+def _of(table: Any, account: str) -> Any:
+    return table.c.account == account
+
+
+def _find(db: Connection, account: str, execution: str) -> Row[Any] | None:
+    where = (fills.c.account == account) & (fills.c.execution == execution)
+    return db.execute(select(fills).where(where).with_for_update()).one_or_none()
+
+
+def _values(fill: Fill) -> dict[str, Any]:
+    return {
+        "account": fill.account_id,
+        "execution_id": fill.id,
+        "order_id": fill.order_id,
+        "client_order_id": fill.client_order_id,
+        "symbol": fill.symbol,
+        "side": fill.side,
+        "qty": fill.qty,
+        "price": fill.price,
+        "time": datetime.fromisoformat(fill.time).astimezone(UTC),
+        "commission": fill.commission,
+        "currency": fill.currency,
+    }
+
+
+def _fill(row: Row[Any]) -> Fill:
+    # SQLite gives times back without their zone; they were stored in UTC.
+    time = row.time.replace(tzinfo=UTC) if row.time.tzinfo is None else row.time.astimezone(UTC)
+    return Fill(
+        id=row.execution_id,
+        order_id=row.order_id,
+        client_order_id=row.client_order_id,
+        symbol=row.symbol,
+        side=row.side,
+        qty=row.qty,
+        price=row.price,
+        time=time.isoformat(),
+        commission=row.commission,
+        currency=row.currency,
+        account_id=row.account,
+    )
