@@ -8,11 +8,16 @@ resource when its name is first asked for, and those two modules make a class wh
 
 Nothing else changes: names, types and behaviour are the SDK's own. Where a file doesn't have the expected
 form, it is imported in the ordinary way.
+
+And it keeps the SDK's debug messages here: it tells the engine of each property that it translates, in a
+blocking call each, thousands for one of our stacks and half of the program's time. The engine drops them
+unless it runs with --debug; then set SDK_DEBUG=1 too.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -22,13 +27,12 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+import pulumi
+
 _ROOTS = ("pulumi_gcp", "pulumi_digitalocean")
 _STAR_IMPORT = re.compile(r"^from \.(\w+) import \*\n", re.MULTILINE)
-# It begins with fixed text, so a search in megabytes takes milliseconds.
-_CLASS = re.compile(r"\nclass (\w+)")
-_DECORATORS = ("\n@pulumi.input_type", "\n@pulumi.output_type")
-_ALL = re.compile(r"^__all__ = \[.*?^\]\n", re.MULTILINE | re.DOTALL)
-_INPUT_NAME = re.compile(r"'(\w+Args)'")
+_ALL = re.compile(rb"^__all__ = \[.*?^\]\n", re.MULTILINE | re.DOTALL)
+_INPUT_NAME = re.compile(rb"'(\w+Args)'")
 
 
 class LazyPackage(SourceFileLoader):
@@ -62,35 +66,39 @@ class LazyClasses(SourceFileLoader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        source = _ALL.sub("", Path(self.path).read_text(encoding="utf-8"), count=1)
-        texts = _class_texts(source)
-        first = min((text.start for text in texts.values()), default=len(source))
-        exec(compile(source[:first], self.path, "exec"), module.__dict__)  # noqa: S102
+        source = Path(self.path).read_bytes()  # megabytes: only what is used of it is decoded
+        head = _ALL.sub(b"", source[: _class_start(source, source.find(b"\nclass "))], count=1)
+        exec(compile(head, self.path, "exec"), module.__dict__)  # noqa: S102
 
         def make(name: str) -> Any:
-            if name not in texts:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             wanted = [name]
             while wanted:
                 current = wanted.pop()
-                if current in module.__dict__ or current not in texts:
-                    continue
-                text = source[texts[current]]
-                exec(compile(text, self.path, "exec"), module.__dict__)  # noqa: S102
-                wanted += _INPUT_NAME.findall(text)
+                text = b"" if current in module.__dict__ else _class_text(source, current)
+                if text:
+                    exec(compile(text, self.path, "exec"), module.__dict__)  # noqa: S102
+                    wanted += [found.decode() for found in _INPUT_NAME.findall(text)]
+            if name not in module.__dict__:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             return module.__dict__[name]
 
         module.__dict__["__getattr__"] = make
 
 
-def _class_texts(source: str) -> dict[str, slice]:
-    """Where each class of a module stands, with its decorator."""
-    starts = []
-    for match in _CLASS.finditer(source):
-        decorator = next((line for line in _DECORATORS if source.endswith(line, 0, match.start())), "")
-        starts.append((match.group(1), match.start() - len(decorator) + 1))
-    ends = [start for _, start in starts[1:]] + [len(source)]
-    return {name: slice(start, end) for (name, start), end in zip(starts, ends, strict=True)}
+def _class_text(source: bytes, name: str) -> bytes:
+    """A class of the file with its decorator; nothing if the file doesn't define it."""
+    found = max(source.find(f"\nclass {name}{end}".encode()) for end in ":(")
+    if found < 0:
+        return b""
+    return source[_class_start(source, found) : _class_start(source, source.find(b"\nclass ", found + 1))]
+
+
+def _class_start(source: bytes, newline: int) -> int:
+    """Where the class that follows this line break begins, with its decorator; the file's end for -1."""
+    if newline < 0:
+        return len(source)
+    above = source.rfind(b"\n", 0, newline) + 1
+    return above if source.startswith(b"@pulumi.", above) else newline + 1
 
 
 class ResourceModule(SourceFileLoader):
@@ -101,7 +109,7 @@ class ResourceModule(SourceFileLoader):
         inputs = sys.modules.get(f"{module.__name__.rpartition('.')[0]}._inputs")
         if inputs is None:
             return
-        for name in set(_INPUT_NAME.findall(Path(self.path).read_text(encoding="utf-8"))):
+        for name in {found.decode() for found in _INPUT_NAME.findall(Path(self.path).read_bytes())}:
             found = vars_of(inputs, name)
             if found is not None:
                 module.__dict__.setdefault(name, found)
@@ -139,6 +147,10 @@ def _loader(spec: ModuleSpec, rest: str) -> Loader | None:
     return ResourceModule(spec.name, spec.origin)
 
 
+def _keep(*_: object, **__: object) -> None:
+    """Takes a debug message and tells nobody."""
+
+
 def vars_of(module: ModuleType, name: str) -> Any:
     """A module's own attribute, or None."""
     return getattr(module, name, None) if name in vars(module) or _is_lazy(module) else None
@@ -158,5 +170,7 @@ def _likely_modules(name: str, modules: list[str]) -> list[str]:
 
 def install() -> None:
     """Makes the SDKs load lazily from now on. Harmless when called again, or after one was imported."""
+    if not os.environ.get("SDK_DEBUG"):
+        pulumi.log.debug = _keep
     if not any(isinstance(finder, LazySdk) for finder in sys.meta_path):
         sys.meta_path.insert(0, LazySdk())
