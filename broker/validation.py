@@ -88,7 +88,10 @@ def check_order(request: OrderRequest, capabilities: Capabilities) -> OrderReque
         _check_sense(request, side, problems)
     if problems:
         raise InvalidRequest(problems)
-    numbers: dict[str, Any] = {n: getattr(request, n) for n in ("qty", "notional", "trail_percent", *_PRICES)}
+    numbers: dict[str, Any] = {
+        name: None if (value := getattr(request, name)) is None else float(value)
+        for name in ("qty", "notional", "trail_percent", *_PRICES)
+    }
     return replace(
         request,
         symbol=symbol,
@@ -96,7 +99,7 @@ def check_order(request: OrderRequest, capabilities: Capabilities) -> OrderReque
         order_type=order_type,
         time_in_force=time_in_force,
         client_order_id=client_order_id,
-        **{name: None if value is None else float(value) for name, value in numbers.items()},
+        **numbers,
     )
 
 

@@ -148,7 +148,7 @@ def test_a_refusal_keeps_the_brokers_words_and_is_the_same_when_repeated(
 
 
 def test_a_price_off_the_tick_is_refused_before_anything_is_sent(broker: IBKRBroker, paper: Paper) -> None:
-    with pytest.raises(InvalidRequest, match=r"limit_price: must be a multiple of the tick, 0\.01") as refused:
+    with pytest.raises(InvalidRequest, match="limit_price: must be a multiple of the tick") as refused:
         broker.place_limit_order("AAPL", 1, "buy", 100.00123)
     assert refused.value.problems[0].value == "100.00123"
     assert paper.book() == []
