@@ -7,8 +7,11 @@ itself, opened when its key is first used; `localcloud env` prints the key. Othe
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 import string
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -29,6 +32,7 @@ ALPACA_ADDRESS, ALPACA_PORT = "198.51.100.1", 443
 PAPER_CASH = 100_000.0
 _NOTES = "alpaca"
 _MOST_REMEMBERED = 1000
+_PATIENCE_SECONDS = 20
 
 
 class Reach:
@@ -66,16 +70,37 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
 
     async def prepare(key: str) -> None:
         own, secret = _own_key(cloud)
-        if key != own:
-            return
-        try:
-            async with Admin(str(cloud.settings.run / "exchange-admin.sock")) as admin:
+        async with _administration(str(cloud.settings.run / "exchange-admin.sock")) as admin:
+            if key == own:
                 await admin.add_user(own, secret, kind="alpaca", cash=PAPER_CASH)
-        except OSError:
-            raise unavailable() from None
 
     servers = f"unix:{cloud.settings.run / 'exchange.sock'}"
     return gateway_routes(Gateway(Settings(servers, admit=Reach(cloud).admit, prepare=prepare)))
+
+
+@contextlib.asynccontextmanager
+async def _administration(socket: str) -> AsyncIterator[Admin]:
+    """The exchange's administration; after the daemon's start it may take a moment to be there.
+
+    Raises ApiError 503 when it isn't in time.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not await _answers(socket):  # noqa: ASYNC110 -- a socket that isn't there has no event
+                await asyncio.sleep(0.05)
+        async with Admin(socket) as admin:
+            yield admin
+    except (OSError, TimeoutError):
+        raise unavailable() from None
+
+
+async def _answers(socket: str) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def client_settings(cloud: Cloud) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.alpaca.conftest import Alpaca, market, refused
+from tests.alpaca.conftest import KEY, Alpaca, market, refused
 
 
 async def test_alpaca_py_posts_four_times_on_504_and_doubles_an_order_without_an_id(
@@ -61,7 +61,7 @@ async def test_api_errors_come_before_anything_is_done(alpaca: Alpaca, status: i
 
 async def test_more_than_the_minutes_requests_are_429_with_the_headers(alpaca: Alpaca) -> None:
     await alpaca.trade(lambda client: client.get_account())
-    alpaca.gateway.sessions[next(iter(alpaca.gateway.sessions))].limits._now = lambda: 6_000_030.0
+    alpaca.gateway.sessions[KEY].limits["trading"]._now = lambda: 6_000_030.0
     await alpaca.fault("rate_limit", per_minute=2)
     client = alpaca.client()
     client._retry = 0

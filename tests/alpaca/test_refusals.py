@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -22,6 +23,14 @@ async def test_a_client_order_id_serves_one_order_for_ever(alpaca: Alpaca) -> No
     await alpaca.until(order, "filled")
     error = await refused(lambda: alpaca.client().submit_order(market(1, client_order_id="once")))
     assert (error.status_code, error.code, error.message) == (422, 40010001, "client_order_id must be unique")
+    assert len(alpaca.book()) == 1
+
+
+async def test_of_equal_orders_at_once_one_is_accepted(alpaca: Alpaca) -> None:
+    async with httpx.AsyncClient(base_url=alpaca.url, headers=HEADERS) as http:
+        body = {**BODY, "client_order_id": "twin"}
+        answers = await asyncio.gather(*(http.post("/trading/v2/orders", json=body) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [422] * 7
     assert len(alpaca.book()) == 1
 
 

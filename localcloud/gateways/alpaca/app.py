@@ -101,10 +101,10 @@ DATA: list[tuple[str, str, Handler]] = [
 
 
 class Api:
-    """Answers requests of both APIs."""
+    """Answers requests of one of the APIs (`session.APIS`)."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self.gateway, self.name = gateway, name
 
     async def answer(self, request: Request, handler: Handler) -> Response:
         """Lets in, counts, acts out faults, and puts refusals into Alpaca's form."""
@@ -113,8 +113,9 @@ class Api:
             self.gateway.settings.admit(request)
             key, secret = (request.headers.get(f"apca-api-{name}", "") for name in ("key-id", "secret-key"))
             session = await self.gateway.enter(key, secret)
-            within = session.limits.take()
-            headers |= session.limits.headers()
+            limit = session.limits[self.name]
+            within = limit.take()
+            headers |= limit.headers()
             if not within:
                 raise exceeded()
             await session.faults.before(request.method)
@@ -165,14 +166,13 @@ def _routes(api: Api, table: list[tuple[str, str, Handler]]) -> list[BaseRoute]:
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
     """`/trading` and `/data`, to which clients add `/v2/...`, and the websocket `/stream`."""
-    api = Api(gateway)
 
     async def stream(socket: WebSocket) -> None:
         await Stream(gateway, socket).serve()
 
     return [
-        Mount("/trading", routes=_routes(api, TRADING)),
-        Mount("/data", routes=_routes(api, DATA)),
+        Mount("/trading", routes=_routes(Api(gateway, "trading"), TRADING)),
+        Mount("/data", routes=_routes(Api(gateway, "data"), DATA)),
         WebSocketRoute("/stream", stream),
     ]
 

@@ -48,7 +48,7 @@ def error(status: int) -> ApiError:
 class ActedFaults:
     """What is to go wrong with one account's requests."""
 
-    limits: RateLimit
+    limits: dict[str, RateLimit]
     _planned: dict[str, list[_Planned]] = field(default_factory=dict)
 
     def on_event(self, event: dict[str, Any]) -> None:
@@ -63,7 +63,8 @@ class ActedFaults:
             case "lose_answers":
                 self._plan(event, float(event.get("status", 504)))
             case "rate_limit":
-                self.limits.per_minute = int(event["per_minute"])
+                for limit in self.limits.values():
+                    limit.per_minute = int(event["per_minute"])
 
     async def before(self, method: str) -> None:
         """What happens to a request before it is carried out. Raises ApiError."""

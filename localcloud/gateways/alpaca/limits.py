@@ -1,4 +1,4 @@
-"""200 requests a minute and account (alpaca.markets/support/usage-limit-api-calls), said in three headers.
+"""200 requests a minute and account (alpaca.markets/support/usage-limit-api-calls), in three headers.
 
 X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset (seconds since the epoch) come with every
 answer. Here the window is the clock's minute; how Alpaca's slides isn't documented.

@@ -21,6 +21,8 @@ from localcloud.gateways.alpaca.limits import RateLimit
 
 Json = dict[str, Any]
 Listener = Callable[[Json], None]
+#: Each counts its requests for itself.
+APIS = ("trading", "data")
 _CHANGING = frozenset({"place_order", "replace_order", "cancel_order"})
 
 
@@ -30,7 +32,7 @@ class AccountSession:
     def __init__(self, servers: str, key: str, requests_per_minute: int) -> None:
         self.key = key
         self.account = ""
-        self.limits = RateLimit(requests_per_minute)
+        self.limits = {api: RateLimit(requests_per_minute) for api in APIS}
         self.faults = ActedFaults(self.limits)
         self.listeners: list[Listener] = []
         self.perm_ids: dict[str, int] = {}
