@@ -34,7 +34,7 @@ class Endpoint:
             opened.append(listener)
         if self.address is not None:
             server = socket.create_server(self.address, backlog=BACKLOG)
-            # asyncio does this itself only where the protocol is named; without it answers take 40 ms (Nagle).
+            # asyncio does this itself only where the protocol is named; else answers take 40 ms (Nagle).
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.append(server)
         return opened
