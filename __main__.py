@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import pulumi
 
-from stacks import settings as configuration
+# The program lives for seconds: collecting as often as by default costs more than it frees.
+gc.set_threshold(100_000)
+
+from stacks import settings as configuration  # noqa: E402
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ import pulumi
 
 _ROOTS = ("pulumi_gcp", "pulumi_digitalocean")
 _STAR_IMPORT = re.compile(r"^from \.(\w+) import \*\n", re.MULTILINE)
+# It begins with fixed text, so a search in megabytes takes milliseconds.
+_CLASS = re.compile(rb"\nclass (\w+)")
 _ALL = re.compile(rb"^__all__ = \[.*?^\]\n", re.MULTILINE | re.DOTALL)
 _INPUT_NAME = re.compile(rb"'(\w+Args)'")
 
@@ -67,38 +69,39 @@ class LazyClasses(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         source = Path(self.path).read_bytes()  # megabytes: only what is used of it is decoded
-        head = _ALL.sub(b"", source[: _class_start(source, source.find(b"\nclass "))], count=1)
+        breaks = {found[1].decode(): found.start() for found in _CLASS.finditer(source)}
+        first = min(breaks.values(), default=-1)
+        head = _ALL.sub(b"", source[: _class_start(source, first)], count=1)
         exec(compile(head, self.path, "exec"), module.__dict__)  # noqa: S102
 
         def make(name: str) -> Any:
+            if name not in breaks:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             wanted = [name]
             while wanted:
                 current = wanted.pop()
-                text = b"" if current in module.__dict__ else _class_text(source, current)
-                if text:
-                    exec(compile(text, self.path, "exec"), module.__dict__)  # noqa: S102
-                    wanted += [found.decode() for found in _INPUT_NAME.findall(text)]
-            if name not in module.__dict__:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+                if current in module.__dict__ or current not in breaks:
+                    continue
+                text = _class_text(source, breaks[current])
+                exec(compile(text, self.path, "exec"), module.__dict__)  # noqa: S102
+                wanted += [found.decode() for found in _INPUT_NAME.findall(text)]
             return module.__dict__[name]
 
         module.__dict__["__getattr__"] = make
 
 
-def _class_text(source: bytes, name: str) -> bytes:
-    """A class of the file with its decorator; nothing if the file doesn't define it."""
-    found = max(source.find(f"\nclass {name}{end}".encode()) for end in ":(")
-    if found < 0:
-        return b""
-    return source[_class_start(source, found) : _class_start(source, source.find(b"\nclass ", found + 1))]
+def _class_text(source: bytes, line_break: int) -> bytes:
+    """The class that follows this line break, with its decorator."""
+    following = source.find(b"\nclass ", line_break + 1)
+    return source[_class_start(source, line_break) : _class_start(source, following)]
 
 
-def _class_start(source: bytes, newline: int) -> int:
+def _class_start(source: bytes, line_break: int) -> int:
     """Where the class that follows this line break begins, with its decorator; the file's end for -1."""
-    if newline < 0:
+    if line_break < 0:
         return len(source)
-    above = source.rfind(b"\n", 0, newline) + 1
-    return above if source.startswith(b"@pulumi.", above) else newline + 1
+    above = source.rfind(b"\n", 0, line_break) + 1
+    return above if source.startswith(b"@pulumi.", above) else line_break + 1
 
 
 class ResourceModule(SourceFileLoader):

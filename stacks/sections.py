@@ -27,7 +27,7 @@ class Section(BaseModel):
     """A part of the configuration. A key that isn't declared is an error, since it is likely a typo."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True
+        extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True, defer_build=True
     )
 
 
