@@ -25,6 +25,14 @@ from broker.models import Quote
 from broker.validation import check_symbol
 
 SOURCES: Final = ("alpaca", "ibkr", "yfinance")
+#: what `quote_source` reads
+VARIABLES: Final = (
+    "MARKET_DATA_SOURCE",
+    "ALPACA_API_KEY",
+    "ALPACA_SECRET_KEY",
+    "ALPACA_DATA_FEED",
+    "ALPACA_DATA_URL",
+)
 #: brokers whose own prices are IBKR's
 _IBKR_BROKERS: Final = ("ibkr", "ibeam", "client_portal")
 #: symbols kept at most; beyond it the one asked longest ago is forgotten
@@ -155,37 +163,43 @@ def _given(kept: _Kept) -> Quote:
     return replace(kept.answer)  # a copy: what one caller does to it isn't another's business
 
 
+def market_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that decide where quotes come from. Raises `ConfigurationError`: an unknown source."""
+    found = {name: environment[name].strip() for name in VARIABLES if environment.get(name, "").strip()}
+    source = found.get("MARKET_DATA_SOURCE", "").lower()
+    if source not in ("", *SOURCES):
+        raise ConfigurationError(
+            f"MARKET_DATA_SOURCE must be one of {', '.join(SOURCES)}, not {source[:40]!a}"
+        )
+    return found
+
+
 def quote_source(environment: Mapping[str, str], broker: BaseBroker) -> CachedQuotes:
     """The source that `MARKET_DATA_SOURCE` names, cached; the broker's own prices where it is unset.
 
     Raises `ConfigurationError`: an unknown name, ibkr without a broker at IBKR, alpaca without keys.
     """
-    name = (environment.get("MARKET_DATA_SOURCE") or "").strip().lower()
+    settings = market_settings(environment)
+    name = settings.get("MARKET_DATA_SOURCE", "").lower()
     if name == "yfinance":
         from broker.market.yahoo import YahooQuotes
 
         return CachedQuotes(YahooQuotes())
     if name == "alpaca":
-        return CachedQuotes(_alpaca(environment))
+        return CachedQuotes(_alpaca(settings))
     if name == "ibkr" and broker.name not in (*_IBKR_BROKERS, "simulated"):
         raise ConfigurationError(
             f"MARKET_DATA_SOURCE ibkr needs a connection to IBKR, and BROKER_TYPE is {broker.name}: "
             "choose yfinance or alpaca"
         )
-    if name not in ("", *SOURCES):
-        raise ConfigurationError(f"MARKET_DATA_SOURCE must be one of {', '.join(SOURCES)}, not {name[:40]!a}")
     return CachedQuotes(BrokerQuotes(broker))
 
 
-def _alpaca(environment: Mapping[str, str]) -> QuoteSource:
-    key, secret = environment.get("ALPACA_API_KEY"), environment.get("ALPACA_SECRET_KEY")
+def _alpaca(settings: Mapping[str, str]) -> QuoteSource:
+    key, secret = settings.get("ALPACA_API_KEY"), settings.get("ALPACA_SECRET_KEY")
     if not (key and secret):
         raise ConfigurationError("MARKET_DATA_SOURCE alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
     from broker.market.alpaca_data import AlpacaQuotes
 
-    return AlpacaQuotes(
-        key,
-        secret,
-        feed=environment.get("ALPACA_DATA_FEED") or "iex",
-        endpoint=environment.get("ALPACA_DATA_URL") or "",
-    )
+    feed = settings.get("ALPACA_DATA_FEED", "iex")
+    return AlpacaQuotes(key, secret, feed=feed, endpoint=settings.get("ALPACA_DATA_URL", ""))

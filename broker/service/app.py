@@ -25,7 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = settings.service
         engine = make_engine(service.database_url.get_secret_value())
-        default = Connection(settings.broker, engine, service.lease_seconds)
+        default = Connection(settings.broker, engine, service.lease_seconds, settings.market)
         async with httpx.AsyncClient(follow_redirects=False) as client:
             keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
             app.state.engine = engine

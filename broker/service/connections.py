@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -15,6 +15,7 @@ from broker.base import BaseBroker
 from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
 from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
+from broker.market.quotes import CachedQuotes, quote_source
 from broker.models import Health
 from broker.service.lease import LeaseKeeper, LeaseStore
 
@@ -27,8 +28,19 @@ DRAIN_SECONDS = 10.0
 class Connection:
     """One broker with what decides whether this process may use it."""
 
-    def __init__(self, settings: BrokerSettings, engine: Engine, lease_seconds: float) -> None:
-        """Builds the broker; a broker that isn't configured is a connection that says so."""
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        engine: Engine,
+        lease_seconds: float,
+        market: Mapping[str, str] | None = None,
+    ) -> None:
+        """Builds the broker; a broker that isn't configured is a connection that says so.
+
+        `market`: the variables that decide where quotes come from; the broker's own without them.
+        """
+        self._market = market or {}
+        self._quotes: CachedQuotes | None = None
         self._broker: BaseBroker | None = None
         self._unconfigured: ConfigurationError | None = None
         self._since = datetime.now(UTC)
@@ -79,6 +91,14 @@ class Connection:
                 retry_after=2,
             )
         return self._broker
+
+    @property
+    def quotes(self) -> CachedQuotes:
+        """Prices from the configured source. Raises as `broker` does, and `ConfigurationError`."""
+        broker = self.broker
+        if self._quotes is None:
+            self._quotes = quote_source(self._market, broker)
+        return self._quotes
 
     @contextlib.asynccontextmanager
     async def trading(self) -> AsyncIterator[BaseBroker]:

@@ -165,8 +165,8 @@ async def cancel_order(
 
 @trading.get("/quotes/{symbol}")
 async def get_quote(who: Reader, via: Via, symbol: str) -> Quote:
-    """Current prices, with their time and kind."""
-    return await via.broker.get_quote_async(check_symbol(symbol))
+    """Prices of the configured source (MARKET_DATA_SOURCE), with their time, kind and source."""
+    return await via.quotes.quote_async(check_symbol(symbol))
 
 
 @trading.get("/clock")

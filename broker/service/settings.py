@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.errors import ConfigurationError
 from broker.factory import BrokerSettings, settings_from_environment
+from broker.market.quotes import market_settings
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -65,18 +66,22 @@ class ServiceSettings(BaseSettings):
 
 
 class Settings:
-    """Both halves: the service's and the broker's."""
+    """The service's, the broker's, and where quotes come from."""
 
-    def __init__(self, service: ServiceSettings, broker: BrokerSettings) -> None:
+    def __init__(
+        self, service: ServiceSettings, broker: BrokerSettings, market: Mapping[str, str] | None = None
+    ) -> None:
+        """`market`: the variables that `broker.market.quotes.market_settings` found."""
         self.service = service
         self.broker = broker
+        self.market = market or {}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read all settings. Raises `ConfigurationError` with every problem and the variable's name."""
         environment = os.environ if environment is None else environment
         problems: list[str] = []
-        service = broker = None
+        service = broker = market = None
         try:
             service = read_service_settings(environment)
         except ConfigurationError as wrong:
@@ -85,9 +90,13 @@ class Settings:
             broker = settings_from_environment(environment)
         except ConfigurationError as wrong:
             problems.append(wrong.message)
-        if service is None or broker is None:
+        try:
+            market = market_settings(environment)
+        except ConfigurationError as wrong:
+            problems.append(wrong.message)
+        if service is None or broker is None or market is None:
             raise ConfigurationError("; ".join(problems))
-        return cls(service, broker)
+        return cls(service, broker, market)
 
 
 def read_service_settings(environment: Mapping[str, str]) -> ServiceSettings:

@@ -211,3 +211,10 @@ def test_the_brokers_own_prices_come_with_time_and_kind() -> None:
     quote = CachedQuotes(BrokerQuotes(broker)).quote("AAPL")
     assert (quote.kind, quote.source) == ("simulated", "simulated")
     assert 0 <= quote.age_seconds < 60
+
+
+def test_the_service_refuses_a_source_that_it_does_not_know() -> None:
+    from broker.service.settings import Settings
+
+    with pytest.raises(ConfigurationError, match="MARKET_DATA_SOURCE must be one of alpaca, ibkr, yfinance"):
+        Settings.from_environment({"MARKET_DATA_SOURCE": "bloomberg"})

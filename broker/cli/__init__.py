@@ -1,0 +1,1 @@
+"""The command line, `python -m broker`: tables for people, `--json` for programs."""

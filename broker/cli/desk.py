@@ -1,0 +1,99 @@
+"""What every command works with: where it prints, and the broker that the settings name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from broker.base import BaseBroker
+from broker.cli.exits import as_json
+from broker.errors import FieldProblem, InvalidRequest
+from broker.factory import BrokerSettings, build_broker, journal_from_environment, settings_from_environment
+from broker.market.quotes import CachedQuotes, quote_source
+
+#: the service's connection has client id 1; a second one with it would be refused (326)
+CLIENT_ID = "2"
+
+
+@dataclass
+class Desk:
+    """One command's surroundings. `close` it at the end."""
+
+    json: bool = False
+    broker_type: str = ""
+    account: str = ""
+    client_id: int | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    out: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
+    err: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+    _broker: BaseBroker | None = None
+
+    def settings_environment(self) -> dict[str, str]:
+        """The environment with this command's options in it."""
+        found = {"IBKR_CLIENT_ID": CLIENT_ID} | {k: v for k, v in self.environment.items() if v}
+        if self.broker_type:
+            found["BROKER_TYPE"] = self.broker_type
+        if self.account:
+            found["IBKR_ACCOUNT"] = self.account
+        if self.client_id is not None:
+            found["IBKR_CLIENT_ID"] = str(self.client_id)
+        return found
+
+    @property
+    def settings(self) -> BrokerSettings:
+        """What the environment and the options say. Raises `ConfigurationError`."""
+        return settings_from_environment(self.settings_environment())
+
+    def made(self) -> BaseBroker:
+        """The broker, not connected. Raises `ConfigurationError`."""
+        if self._broker is None:
+            environment = self.settings_environment()
+            self._broker = build_broker(self.settings, journal_from_environment(environment))
+        return self._broker
+
+    def broker(self) -> BaseBroker:
+        """The broker, connected, on the wanted account. Raises `ConfigurationError`, `NotConnected`."""
+        broker = self.made()
+        broker.connect()
+        if self.account:
+            self._check_account(broker)
+        return broker
+
+    def _check_account(self, broker: BaseBroker) -> None:
+        # Showing or trading another account than the one asked for would be worse than any refusal.
+        own = broker.get_accounts()[0]
+        if own != self.account:
+            said = f"this connection trades {own}"
+            raise InvalidRequest([FieldProblem("account", said, self.account[:64])])
+
+    def quotes(self) -> CachedQuotes:
+        """Prices from where MARKET_DATA_SOURCE says. Raises `ConfigurationError`."""
+        return quote_source(self.settings_environment(), self.made())
+
+    def show(self, document: dict[str, Any], *tables: Any) -> None:
+        """Print the result: the document with `--json`, the tables for people."""
+        if self.json:
+            self.print_json(document)
+            return
+        for table in tables:
+            self.out.print(table)
+
+    def print_json(self, document: Any, indent: int | None = 2) -> None:
+        """One JSON document on standard output."""
+        sys.stdout.write(as_json(document, indent) + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """A remark for people, beside the result."""
+        if not self.json:
+            self.err.print(text, markup=False)
+
+    def close(self) -> None:
+        """Disconnect. Orders stay at the broker."""
+        if self._broker is not None:
+            self._broker.disconnect()
