@@ -38,6 +38,9 @@ class LocalConfig:
         self.file = folder / f"Pulumi.{STACK}.yaml"
         self._checkout = checkout
         self._overrides = overrides
+        # Every login that was made, encrypted: a user whose entry is gone for a while, or mistyped, gets the
+        # same one back, since another one would replace the droplet.
+        self._logins = folder / "logins.yaml"
 
     def write(self, network: str, salt: str | None) -> Tree:
         """Write the folder anew, keeping the secrets that it has; returns the configuration.
@@ -50,8 +53,10 @@ class LocalConfig:
         tree = self.wanted(network)
         if kept.get(SALT) or salt:
             tree[SALT] = kept.get(SALT) or salt
-        carry_secrets(kept.get("config", {}), tree["config"])
+        known = with_logins(load(self._logins) if self._logins.exists() else {}, kept.get("config", {}))
+        carry_secrets(known, tree["config"])
         self.folder.mkdir(parents=True, exist_ok=True)
+        store(self._logins, known)
         store(self.folder / "Pulumi.yaml", project)
         store(self.file, tree)
         return tree
@@ -100,6 +105,14 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
         else:
             result[key] = copy.deepcopy(value)
     return result
+
+
+def with_logins(known: Tree, config: Mapping[str, Any]) -> Tree:
+    """What is known of secrets and users' logins, and what a configuration adds to it."""
+    logins = {identity(user): user for user in [*users(known), *users(config)] if "password" in user}
+    keys = (GATEWAY, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS)
+    now = {key: config[key] for key in keys if key in config}
+    return {**known, **now, IBEAM: {"users": list(logins.values())}}
 
 
 def carry_secrets(kept: Tree, wanted: Tree) -> None:

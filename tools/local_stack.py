@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +146,14 @@ class LocalStack:
     def _make_secrets(self, config: Mapping[str, Any]) -> None:
         """Open the accounts that the configuration declares and set the secrets that it lacks."""
         opened = OpenedAccounts(self.cloud)
-        mode = config.get("ibkr:tradingMode", "paper")
-        self._make_login(config.get(local_config.GATEWAY), local_config.GATEWAY, "gateway", mode, opened)
+        gateway = local_config.GATEWAY
+        login = Login(gateway, gateway, "gateway", str(config.get("ibkr:tradingMode", "paper")))
+        self._make_login(config.get(gateway), login, opened)
         for index, user in enumerate(local_config.users(config)):
+            path = f"{local_config.IBEAM}.users[{index}]"
+            owner = f"{local_config.IBEAM}:{local_config.identity(user)}"
             mode = "live" if user.get("environment") == "live" else "paper"
-            self._make_login(user, f"{local_config.IBEAM}.users[{index}]", user["name"], mode, opened)
+            self._make_login(user, Login(path, owner, str(user.get("name", "user")), mode), opened)
         if local_config.DATABASE_PASSWORD not in config:
             self._set_secret(local_config.DATABASE_PASSWORD, secrets.token_urlsafe(24))
         token = self.cloud.service_environment()["DIGITALOCEAN_TOKEN"]
@@ -158,18 +162,16 @@ class LocalStack:
                 self._set_secret(key, token)
                 opened.remember(key, token)
 
-    def _make_login(
-        self, kept: Mapping[str, Any] | None, path: str, who: str, mode: str, opened: "OpenedAccounts"
-    ) -> None:
+    def _make_login(self, kept: Mapping[str, Any] | None, login: "Login", opened: "OpenedAccounts") -> None:
         complete = kept is not None and "username" in kept and "password" in kept
-        if complete and opened.knows(path, who + mode):
+        if complete and opened.knows(login.owner, login.who + login.mode):
             return
         # A name of its own each time: an interrupted run may have opened an account and not said so.
-        username, password = f"{who}{secrets.token_hex(3)}", secrets.token_urlsafe(18)
-        self.cloud.add_user(username, password, mode)
-        self._set_secret(f"{path}.username", username)
-        self._set_secret(f"{path}.password", password)
-        opened.remember(path, who + mode)
+        username, password = f"{login.who}{secrets.token_hex(3)}", secrets.token_urlsafe(18)
+        self.cloud.add_user(username, password, login.mode)
+        self._set_secret(f"{login.path}.username", username)
+        self._set_secret(f"{login.path}.password", password)
+        opened.remember(login.owner, login.who + login.mode)
 
     def _set_secret(self, path: str, value: str) -> None:
         self._ask("config", "set", "--stack", STACK, "--secret", "--path", path, text=value)
@@ -219,6 +221,19 @@ class LocalStack:
 
     def _checkpoint(self) -> dict[str, Any]:
         return interrupted.checkpoint(self._state)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A login that the configuration declares: at which path, whose, and for which trading.
+
+    `owner` says who it is wherever the entry stands in its list: entries come and go.
+    """
+
+    path: str
+    owner: str
+    who: str
+    mode: str
 
 
 class OpenedAccounts:

@@ -79,6 +79,19 @@ def test_secrets_and_salt_outlive_a_change_of_the_tracked_file(config: LocalConf
     ]
 
 
+def test_a_user_who_was_gone_for_a_while_gets_the_same_login_back(
+    config: LocalConfig, checkout: Path
+) -> None:
+    tree = config.write("127.31", None)
+    tree["config"][IBEAM]["users"][0] |= {"username": SEALED, "password": SEALED}
+    config.file.write_text(yaml.safe_dump(tree))
+    (checkout / "Pulumi.local.yaml").write_text(TRACKED.replace("name: ann", "name: an n"))
+    assert "password" not in config.write("127.31", None)["config"][IBEAM]["users"][0], "another user"
+    (checkout / "Pulumi.local.yaml").write_text(TRACKED)
+    back = config.write("127.31", None)["config"][IBEAM]["users"][0]
+    assert back["password"] == SEALED, "another password would replace the droplet"
+
+
 def test_a_user_of_another_environment_is_another_user() -> None:
     kept = {IBEAM: {"users": [{"name": "ann", "environment": "paper", "password": SEALED}]}}
     wanted = {IBEAM: {"users": [{"name": "ann", "environment": "live"}]}}
