@@ -25,6 +25,7 @@ from sqlalchemy.schema import CreateColumn
 from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
 from broker.fills import FillBook
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
+from broker.risk.switch import require_running
 from broker.tables import metadata, orders
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ class Journal:
         _add_missing_columns(engine)
         return cls(engine)
 
+    @property
+    def engine(self) -> Engine:
+        """The database's engine, for what else is kept beside the orders."""
+        return self._engine
+
     def find(self, account: str, client_order_id: str) -> Order | None:
         """The order of that client order id, or None. Raises `JournalUnavailable`."""
         where = (orders.c.account == account) & (orders.c.client_order_id == client_order_id)
@@ -128,14 +134,25 @@ class Journal:
         return self.get(account, str(values["id"]))
 
     def mark_sent(self, order_id: str) -> bool:
-        """Commit that the order is about to leave. True for the one caller that may send it."""
+        """Commit that the order is about to leave. True for the one caller that may send it.
+
+        Raises `Halted` (the kill switch is on, and the order stays `recorded`), `JournalUnavailable`.
+        """
+
+        def work(db: Connection) -> bool:
+            require_running(db)
+            return self._mark_sent(db, order_id)
+
+        return self._do(work)
+
+    def _mark_sent(self, db: Connection, order_id: str) -> bool:
         now = self._clock()
         change = (
             update(orders)
             .where((orders.c.id == order_id) & (orders.c.status == Status.RECORDED))
             .values(status=Status.SENT, sent_at=now, updated_at=now)
         )
-        return self._do(lambda db: db.execute(change).rowcount) == 1
+        return db.execute(change).rowcount == 1
 
     def mark_unsent(self, order_id: str) -> None:
         """Take the step to `sent` back. Only for a sender that knows that nothing left."""
@@ -191,7 +208,7 @@ class Journal:
     ) -> Order:
         """Enter an order that the broker holds and this journal didn't send."""
         order = self.record(account, request, parent_id=parent_id, replaces=replaces)
-        self.mark_sent(order.id)
+        self._do(lambda db: self._mark_sent(db, order.id))  # it is there, whether trading is halted or not
         return self.update(order.id, report)
 
     def by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
@@ -211,9 +228,14 @@ class Journal:
             raise DuplicateClientOrderId(request.client_order_id, existing)
 
     def begin_change(self, order_id: str, change: dict[str, Any]) -> None:
-        """Commit that a replacement is about to be sent, with what it changes."""
-        values = {"change": change, "updated_at": self._clock()}
-        self._do(lambda db: db.execute(update(orders).where(orders.c.id == order_id).values(**values)))
+        """Commit that a replacement is about to be sent, with what it changes. Raises `Halted`."""
+
+        def work(db: Connection) -> None:
+            require_running(db)
+            values = {"change": change, "updated_at": self._clock()}
+            db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+
+        self._do(work)
 
     def end_change(self, order_id: str, warning: str = "") -> Order:
         """Take down that no replacement is under way any more; a refused one leaves a warning."""

@@ -71,7 +71,10 @@ def empty_database(postgres: str) -> str:
 def database_url(migrated: str) -> str:
     """The URL of a database with the newest schema and empty tables."""
     with psycopg.connect(migrated.replace("+psycopg", ""), autocommit=True) as db:
-        db.execute("truncate orders, leases, fills, positions")
+        db.execute(
+            "truncate orders, leases, fills, positions,"
+            " trading_switches, trading_switch_changes, order_admissions, live_verifications"
+        )
     return migrated
 
 

@@ -275,7 +275,7 @@ def test_migrate_upgrades_an_empty_database_repeats_and_comes_down_again(
         assert run(["migrate", *arguments], given, log).wait(30) == 0, log.read_text()
         return log.read_text()[before:]
 
-    assert "migrated from an empty database to 0002" in migrate()
+    assert "migrated from an empty database to 0003" in migrate()
     assert "nothing to do" in migrate()
     assert "to an empty database" in migrate("--revision", "base")
     assert "migrated from an empty database" in migrate()

@@ -1,0 +1,257 @@
+"""What the limits remember, in the journal's database: it survives restarts and holds for all processes.
+
+An order that passes is admitted: a row, written under a lock per account, against which the next one
+is counted. So of two processes that ask at once for the last share a limit leaves, one gets it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.errors import BrokerError, JournalUnavailable
+from broker.models import FINAL_STATUSES, OrderRequest, Status
+from broker.risk.switch import require_running
+from broker.risk.tables import admissions, verifications
+from broker.tables import orders
+
+T = TypeVar("T")
+
+#: an admitted order that isn't in the journal after this many seconds isn't on its way any more
+UNDER_WAY_SECONDS = 30.0
+#: a rate is counted over this many seconds
+RATE_SECONDS = 60.0
+#: admissions are of no use after this many days
+_KEPT_DAYS = 2
+#: advisory locks of ours in PostgreSQL: this number, and one per account
+_LOCK = 7_401_002
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was open before the position was asked for: later changes may or may not be in the answer."""
+
+    last_admission: int = 0
+    open_shares: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Quantities by side."""
+
+    buy: float = 0.0
+    sell: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What has been admitted within the last minute: orders that open, and orders that reduce."""
+
+    opening: int = 0
+    reducing: int = 0
+
+
+class RiskStore:
+    """Admissions and verifications of one database. Usable from any thread."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def mark(self, account: str, symbol: str) -> Mark:
+        """Take note of what is open. To be called before the position is asked for."""
+        return self._do(lambda db: self._mark(db, account, symbol))
+
+    def admit(
+        self,
+        account: str,
+        request: OrderRequest,
+        qty: float,
+        mark: Mark,
+        lag: float,
+        decide: Callable[[Shares, Shares, Counts], bool],
+    ) -> None:
+        """Enter the order if `decide` lets it pass, while no other order of the account is decided.
+
+        `decide` gets the shares pending, those filled within the last `lag` seconds, and the counts; it
+        says whether the order reduces, or raises. Raises that, `Halted`, `JournalUnavailable`.
+        """
+        self._do(lambda db: self._admit(db, account, request, qty, mark, lag, decide))
+
+    def record_verification(
+        self, account: str, gateway: str, by: str, passed: bool, results: Mapping[str, bool]
+    ) -> None:
+        """Enter what a verification found. Raises `JournalUnavailable`."""
+        values = {
+            "account": account,
+            "gateway": gateway,
+            "verified_by": by[:256],
+            "verified_at": self._clock(),
+            "passed": passed,
+            "results": dict(results),
+        }
+        self._do(lambda db: db.execute(insert(verifications).values(**values)))
+
+    def last_verification(self, account: str, gateway: str) -> Row[Any] | None:
+        """The newest verification of an account on a gateway, passed or not. Raises `JournalUnavailable`."""
+        where = (verifications.c.account == account) & (verifications.c.gateway == gateway)
+        query = select(verifications).where(where).order_by(verifications.c.id.desc()).limit(1)
+        return self._do(lambda db: db.execute(query).first())
+
+    def _mark(self, db: Connection, account: str, symbol: str) -> Mark:
+        last = db.execute(select(func.max(admissions.c.id)).where(admissions.c.account == account)).scalar()
+        open_shares = {row.id: max(row.open, 0.0) for row in self._open(db, account, symbol)}
+        return Mark(last or 0, open_shares)
+
+    def _open(self, db: Connection, account: str, symbol: str) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Working orders with the shares that they may still trade."""
+        admitted = select(admissions.c.qty).where(
+            (admissions.c.account == orders.c.account)
+            & (admissions.c.client_order_id == orders.c.client_order_id)
+        )
+        # An order for an amount of money has no quantity until the broker tells one.
+        qty = case((orders.c.qty > 0, orders.c.qty), else_=func.coalesce(admitted.scalar_subquery(), 0.0))
+        query = (
+            select(
+                orders.c.id,
+                orders.c.side,
+                orders.c.client_order_id,
+                (qty - orders.c.filled_qty).label("open"),
+            )
+            .where((orders.c.account == account) & (orders.c.symbol == symbol))
+            .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
+            # A bracket's legs only close what its entry opens, and the entry is counted.
+            .where(orders.c.parent_id.is_(None))
+        )
+        return db.execute(query).all()
+
+    def _admit(
+        self,
+        db: Connection,
+        account: str,
+        request: OrderRequest,
+        qty: float,
+        mark: Mark,
+        lag: float,
+        decide: Callable[[Shares, Shares, Counts], bool],
+    ) -> None:
+        _lock_account(db, account)
+        require_running(db)
+        now = self._clock()
+        mine = (admissions.c.account == account) & (admissions.c.client_order_id == request.client_order_id)
+        db.execute(delete(admissions).where(mine))  # a repeated call is the same order, counted once
+        pending = self._pending(db, account, request, mark, now)
+        recent = self._recent(db, account, request, mark, now - timedelta(seconds=lag))
+        reduces = decide(pending, recent, self._counts(db, account, now))
+        db.execute(
+            delete(admissions).where(
+                (admissions.c.account == account)
+                & (admissions.c.admitted_at < now - timedelta(days=_KEPT_DAYS))
+            )
+        )
+        db.execute(
+            insert(admissions).values(
+                account=account,
+                client_order_id=request.client_order_id,
+                symbol=request.symbol,
+                side=request.side,
+                qty=qty,
+                reduces=reduces,
+                admitted_at=now,
+            )
+        )
+
+    def _pending(
+        self, db: Connection, account: str, request: OrderRequest, mark: Mark, now: datetime
+    ) -> Shares:
+        """Shares that working orders and admitted ones may still trade."""
+        found = {"buy": 0.0, "sell": 0.0}
+        counted: set[str] = set()
+        symbol = request.symbol
+        for row in self._open(db, account, symbol):
+            counted.add(row.id)
+            # A replacement is checked as the order that takes the place of the one of its id.
+            if row.client_order_id != request.client_order_id:
+                found[row.side] += max(mark.open_shares.get(row.id, 0.0), row.open)
+        # What was open at the mark and is final now: its fills may not be in the position yet.
+        gone = [order_id for order_id in mark.open_shares if order_id not in counted]
+        sides = select(orders.c.id, orders.c.side).where(orders.c.id.in_(gone))
+        for order_id, side in db.execute(sides).all():
+            found[side] += mark.open_shares[order_id]
+        for row in self._admitted(db, account, symbol, mark, now):
+            if row.order_id is None or row.status == Status.RECORDED:
+                found[row.side] += row.qty  # admitted, and about to leave
+            elif row.id > mark.last_admission:
+                # Admitted after the mark: the position may hold none of its fills, so all of it counts.
+                found[row.side] += row.filled_qty
+        return Shares(**found)
+
+    def _admitted(
+        self, db: Connection, account: str, symbol: str, mark: Mark, now: datetime
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        same = (orders.c.account == admissions.c.account) & (
+            orders.c.client_order_id == admissions.c.client_order_id
+        )
+        live = admissions.c.admitted_at > now - timedelta(seconds=UNDER_WAY_SECONDS)
+        query = (
+            select(admissions, orders.c.id.label("order_id"), orders.c.status, orders.c.filled_qty)
+            .select_from(admissions.outerjoin(orders, same))
+            .where((admissions.c.account == account) & (admissions.c.symbol == symbol))
+            .where(live | (admissions.c.id > mark.last_admission))
+        )
+        return db.execute(query).all()
+
+    def _recent(
+        self, db: Connection, account: str, request: OrderRequest, mark: Mark, since: datetime
+    ) -> Shares:
+        """Shares filled since, of orders admitted before the mark (later ones are pending in full)."""
+        later = (
+            select(admissions.c.client_order_id)
+            .where((admissions.c.account == account) & (admissions.c.id > mark.last_admission))
+        )  # fmt: skip
+        query = (
+            select(orders.c.side, func.sum(orders.c.filled_qty).label("shares"))
+            .where((orders.c.account == account) & (orders.c.symbol == request.symbol))
+            .where((orders.c.updated_at >= since) & (orders.c.filled_qty > 0))
+            .where(orders.c.client_order_id.not_in(later))
+            .group_by(orders.c.side)
+        )
+        return Shares(**{row.side: row.shares for row in db.execute(query).all()})
+
+    def _counts(self, db: Connection, account: str, now: datetime) -> Counts:
+        query = (
+            select(admissions.c.reduces, func.count().label("orders"))
+            .where(admissions.c.account == account)
+            .where(admissions.c.admitted_at > now - timedelta(seconds=RATE_SECONDS))
+            .group_by(admissions.c.reduces)
+        )
+        found = {bool(row.reduces): row.orders for row in db.execute(query).all()}
+        return Counts(found.get(False, 0), found.get(True, 0))
+
+    def _do(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as db:
+                return work(db)
+        except BrokerError:
+            raise
+        except SQLAlchemyError as failure:
+            kind = type(getattr(failure, "orig", None) or failure).__name__
+            raise JournalUnavailable(f"the limits' counts can't be used: {kind}") from failure
+
+
+def utc(moment: datetime) -> datetime:
+    """A database's time; SQLite gives it back without the zone that it was stored in."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _lock_account(db: Connection, account: str) -> None:
+    # SQLite's transactions here begin with the write lock already.
+    if db.dialect.name == "postgresql":
+        number = zlib.crc32(account.encode()) - 2**31  # PostgreSQL wants a signed 32-bit number
+        db.execute(text("select pg_advisory_xact_lock(:kind, :account)"), {"kind": _LOCK, "account": number})
