@@ -1,0 +1,278 @@
+"""Alerts to people, by mail, Telegram, Slack and whatever else apprise reaches.
+
+    alerts = Alerts.from_environment(os.environ)       # ALERT_URLS: URLs of apprise, spaces between
+    alerts.notify(Kind.KILL_SWITCH, "trading is halted by ada: odd fills")
+    watch = AlertWatch(broker, alerts)                 # second factor, unknown outcomes, positions
+    watch.start()
+
+`notify` only queues, so an alert never holds up or breaks trading: a channel that fails is logged,
+and what doesn't fit is counted and said with the next alert. The same news is sent once per
+`repeat_after`; all news together at most `most_per_hour`.
+
+No secret leaves here. The URLs hold tokens, so they are never logged (nor does apprise log them); a
+text that holds one of the given secrets, or a context value whose name says secret, is blanked.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker.base import BaseBroker
+from broker.errors import BrokerError, Halted, LimitExceeded
+from broker.models import EventKind, Health, OrderEvent, OrderRequest, Status
+
+log = logging.getLogger(__name__)
+
+QUEUED_AT_MOST = 100
+LONGEST_TEXT = 1000
+_SECRET_NAME = re.compile(r"pass|secret|token|key|credential|authorization|url", re.IGNORECASE)
+_IN_URL = re.compile(r"(\w+://[^\s/:@]*:)[^\s@]+@")
+#: shorter ones would blank ordinary words
+_SHORTEST_SECRET = 6
+
+
+class Kind:
+    """What alerts are about."""
+
+    SECOND_FACTOR: Final = "second_factor"
+    OUTCOME_UNKNOWN: Final = "outcome_unknown"
+    UNEXPLAINED_POSITION: Final = "unexplained_position"
+    LIMIT: Final = "limit"
+    KILL_SWITCH: Final = "kill_switch"
+
+
+_TITLES: Final = {
+    Kind.SECOND_FACTOR: "The broker's login waits for the second factor",
+    Kind.OUTCOME_UNKNOWN: "An order's outcome is unknown",
+    Kind.UNEXPLAINED_POSITION: "A position changed without an explanation",
+    Kind.LIMIT: "A limit refused an order",
+    Kind.KILL_SWITCH: "The kill switch was used",
+}
+
+
+@dataclass(frozen=True)
+class _Alert:
+    title: str
+    body: str
+
+
+class Alerts:
+    """A queue of alerts and the thread that sends them. Usable from any thread."""
+
+    def __init__(
+        self,
+        urls: Iterable[str] = (),
+        *,
+        secrets: Iterable[str] = (),
+        source: str = "",
+        repeat_after: float = 600.0,
+        most_per_hour: int = 30,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`urls`: apprise's; none: alerts are logged only. `source`: who speaks, such as the stack's name."""
+        self._urls = [url for url in urls if url]
+        known = {*secrets, *self._urls}
+        self._secrets = sorted((s for s in known if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._source = source
+        self._repeat_after = repeat_after
+        self._most = most_per_hour
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told: dict[str, float] = {}
+        self._sent: deque[float] = deque()
+        self._left_out = 0
+        self._queue: queue.Queue[_Alert] = queue.Queue(QUEUED_AT_MOST)
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], *, secrets: Iterable[str] = (), source: str = ""
+    ) -> Alerts:
+        """The channel of `ALERT_URLS`: any number of URLs, white space or commas between."""
+        urls = re.split(r"[\s,]+(?=\w+://)", (environment.get("ALERT_URLS") or "").strip())
+        return cls(urls, secrets=secrets, source=source)
+
+    def notify(self, kind: str, text: str, **context: object) -> bool:
+        """Queue an alert and return at once; False if it was told lately or doesn't fit. Never raises.
+
+        The same kind, text and context are the same news.
+        """
+        try:
+            return self._notify(kind, text, context)
+        except Exception:
+            log.exception("an alert of kind %s couldn't be made", kind)
+            return False
+
+    def wait(self) -> None:
+        """Return once all that is queued was sent, or has failed."""
+        self._queue.join()
+
+    # Observers: what brokers, guards and switches call.
+
+    def order_event(self, event: OrderEvent) -> None:
+        """For `BaseBroker.subscribe`: alerts of unknown outcomes and unexplained positions."""
+        order, change = event.order, event.position
+        if event.kind == EventKind.UNEXPLAINED_POSITION:
+            context: dict[str, object] = {}
+            if change is not None:
+                context = {
+                    "account": change.account_id,
+                    "symbol": change.symbol,
+                    "expected": change.qty_expected,
+                    "now": change.qty_now,
+                }
+            self.notify(Kind.UNEXPLAINED_POSITION, event.message or "look at the account", **context)
+        elif order is not None and order.status == Status.UNKNOWN:
+            text = f"{order.side} {order.qty:g} {order.symbol}: look at the account before sending another"
+            self.notify(Kind.OUTCOME_UNKNOWN, text, order=order.id, account=order.account_id)
+
+    def health(self, health: Health) -> None:
+        """A broker's health: alerts once when a person has to confirm the login."""
+        if health.state == "second_factor":
+            text = health.reason or "confirm the login on the phone"
+            self.notify(Kind.SECOND_FACTOR, text, since=health.since)
+
+    def refused(self, error: BrokerError, request: OrderRequest, account_id: str) -> None:
+        """For `Guard(refused=...)`: alerts of a limit that was hit, once per limit and symbol."""
+        if isinstance(error, LimitExceeded):
+            text = f"{error.limit} allows {error.allowed}"
+            self.notify(Kind.LIMIT, text, symbol=request.symbol, account=account_id)
+        elif not isinstance(error, Halted):
+            self.notify(Kind.LIMIT, error.message, account=account_id)
+
+    # Sending
+
+    def _notify(self, kind: str, text: str, context: Mapping[str, object]) -> bool:
+        said = " ".join(str(text).split())
+        rows = [f"{name}: {_plain(name, value)}" for name, value in context.items() if value is not None]
+        body = self._blanked("\n".join([said, *rows]))[:LONGEST_TEXT]
+        now = self._clock()
+        with self._lock:
+            if not self._due(f"{kind}\n{body}", now):
+                return False
+            if self._left_out:
+                body += f"\n({self._left_out} more alerts were left out)"
+            title = _TITLES.get(kind, kind)
+            try:
+                self._queue.put_nowait(_Alert(f"{self._source}: {title}" if self._source else title, body))
+            except queue.Full:
+                self._left_out += 1
+                return False
+            self._left_out = 0
+            self._start()
+        log.warning("alert %s: %s", kind, body.replace("\n", "; "))
+        return True
+
+    def _due(self, news: str, now: float) -> bool:
+        for old in [n for n, at in self._told.items() if now - at >= self._repeat_after]:
+            del self._told[old]
+        if news in self._told:
+            return False
+        while self._sent and now - self._sent[0] >= 3600:
+            self._sent.popleft()
+        if len(self._sent) >= self._most:
+            self._left_out += 1
+            return False
+        self._told[news] = now
+        self._sent.append(now)
+        return True
+
+    def _blanked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _IN_URL.sub(r"\1***@", text)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._send_all, name="alerts", daemon=True)
+            self._thread.start()
+
+    def _send_all(self) -> None:
+        channels: list[tuple[str, Any]] | None = None
+        while True:
+            alert = self._queue.get()
+            try:
+                channels = channels if channels is not None else _channels(self._urls)
+                for name, channel in channels:
+                    _send(name, channel, alert)
+            except Exception as failure:
+                # Its text may hold a URL.
+                log.error("an alert couldn't be sent: %s", type(failure).__name__)
+            finally:
+                self._queue.task_done()
+
+
+def _channels(urls: list[str]) -> list[tuple[str, Any]]:
+    """A name that tells nothing secret, and apprise's channel, for each URL that it understands."""
+    import apprise  # loads slowly, and most processes never alert
+
+    # apprise logs URLs, which hold tokens; what fails is logged here.
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    found = []
+    for number, url in enumerate(urls, 1):
+        name = f"{number} ({url.partition('://')[0][:20]})"
+        channel = apprise.Apprise()
+        if channel.add(url):
+            found.append((name, channel))
+        else:
+            log.error("ALERT_URLS: apprise doesn't understand URL %s", name)
+    return found
+
+
+def _send(name: str, channel: Any, alert: _Alert) -> None:
+    try:
+        sent = channel.notify(title=alert.title, body=alert.body)
+    except Exception as failure:
+        log.error("alert channel %s failed: %s", name, type(failure).__name__)
+        return
+    if not sent:
+        log.error("alert channel %s failed", name)
+
+
+def _plain(name: str, value: object) -> str:
+    if _SECRET_NAME.search(name):
+        return "***"
+    return " ".join(str(value).split())[:200]
+
+
+class AlertWatch:
+    """Watches one broker for what people must know: its order events, and its health every so often."""
+
+    def __init__(self, broker: BaseBroker, alerts: Alerts, every: float = 30.0) -> None:
+        """`every`: seconds between looks at the health."""
+        self._broker = broker
+        self._alerts = alerts
+        self._every = every
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch. What the broker can't stream isn't watched; its health is."""
+        if self._broker.capabilities.stream:
+            self._unsubscribe = self._broker.subscribe(self._alerts.order_event)
+        self._thread = threading.Thread(target=self._look, name="alert-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _look(self) -> None:
+        while not self._stopped.wait(self._every):
+            try:
+                self._alerts.health(self._broker.health())
+            except Exception:
+                log.exception("the broker's health couldn't be read for alerts")
