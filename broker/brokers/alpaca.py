@@ -35,7 +35,7 @@ from broker.models import (
     Status,
     iso,
 )
-from broker.placement import NothingKnown, place, rejection
+from broker.placement import Guard, NothingKnown, place, rejection
 from broker.validation import check_symbol
 
 if TYPE_CHECKING:
@@ -78,10 +78,21 @@ class AlpacaBroker(BaseBroker):
     )
 
     def __init__(
-        self, journal: Journal, *, api_key: str, secret_key: str, paper: bool = True, endpoint: str = ""
+        self,
+        journal: Journal,
+        *,
+        api_key: str,
+        secret_key: str,
+        paper: bool = True,
+        endpoint: str = "",
+        guard: Guard | None = None,
     ) -> None:
-        """`endpoint`: another URL than Alpaca's own, for tests and proxies."""
+        """`endpoint`: another URL than Alpaca's own, for tests and proxies.
+
+        `guard` may refuse orders (see `broker.placement.place`).
+        """
         self._journal = journal
+        self._guard = guard
         self._client = _client(api_key, secret_key, paper, endpoint)
         self._account = ""
         self._since = datetime.now(UTC)
@@ -133,6 +144,7 @@ class AlpacaBroker(BaseBroker):
             send=self._send,
             settle=self._look_up,
             note=lambda order, report: self._journal.update(order.id, report),
+            guard=self._guard,
         )
 
     def get_order(self, order_id: str) -> Order:

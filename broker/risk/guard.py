@@ -128,7 +128,7 @@ class Guard:
         state = self.switch.state()
         if state.halted:
             raise Halted(state.since, state.by, state.reason)
-        if agreed_mode(self._declared, self._account_name(account_id)) == "live":
+        if agreed_mode(self._declared, account_id) == "live":
             require_verified(self._store, account_id, self.gateway, self._clock(), self._days)
 
     def _check(self, request: OrderRequest, account_id: str) -> None:
@@ -193,14 +193,9 @@ class Guard:
 
     def _own_account(self, request: OrderRequest, account_id: str) -> None:
         """Positions and equity are known of the connection's own account only."""
-        own = self._attached().get_account().id if request.account else account_id
+        own = self._attached().get_accounts()[0] if request.account else account_id
         if own != account_id:
             raise LimitExceeded("account", f"{account_id}, whose positions aren't known here", own)
-
-    def _account_name(self, account_id: str) -> str:
-        # Alpaca's orders belong to an id that tells nothing; the number beside it does.
-        number = getattr(self._attached(), "account_number", "")
-        return str(number() if callable(number) else number) or account_id
 
     def _attached(self) -> BaseBroker:
         if self._broker is None:
