@@ -89,6 +89,27 @@ def place(
     return _noted(note, order, report)
 
 
+def request_of(order: Order) -> OrderRequest:
+    """The request that an order would come from: what a guard judges when the order is replaced."""
+    return OrderRequest(
+        symbol=order.symbol,
+        side=order.side,
+        qty=order.qty,
+        order_type=order.order_type,
+        limit_price=order.limit_price,
+        time_in_force=order.time_in_force,
+        client_order_id=order.client_order_id,
+        stop_price=order.stop_price,
+        notional=order.notional,
+        trail_amount=order.trail_amount,
+        trail_percent=order.trail_percent,
+        take_profit_price=order.take_profit_price,
+        stop_loss_price=order.stop_loss_price,
+        account=order.account_id,
+        extended_hours=order.extended_hours,
+    )
+
+
 def failure_of(order: Order) -> BrokerError | None:
     """The error that placing this order ended in, so that repeating the call gives the same answer."""
     reason = order.reason or order.status

@@ -7,88 +7,66 @@ which speaks the real protocols.
 
 from __future__ import annotations
 
-import math
-import random
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from broker.base import BaseBroker, Capabilities
-from broker.errors import InsufficientFunds, NotConnected, OrderNotCancellable, UnknownSymbol
+from broker.brokers.simulated_book import HALF_SPREAD, START_PRICES, Book, Market, Resting
+from broker.errors import (
+    InvalidRequest,
+    NotConnected,
+    OrderNotCancellable,
+    OrderNotFound,
+    OrderNotReplaceable,
+    UnknownSymbol,
+    field_problem,
+)
 from broker.journal import Journal
 from broker.market.hours import clock_from_calendar
 from broker.models import (
     FINAL_STATUSES,
     AccountInfo,
     Clock,
+    EventKind,
+    Fill,
     Health,
     Order,
+    OrderEvent,
+    OrderPreview,
     OrderReport,
     OrderRequest,
     Position,
     Quote,
     Status,
 )
-from broker.placement import place
-from broker.validation import check_symbol
-
-#: where the random walk begins, in dollars
-START_PRICES = {
-    "AAPL": 190.0,
-    "AMZN": 180.0,
-    "BRK.B": 450.0,
-    "GOOGL": 170.0,
-    "MSFT": 420.0,
-    "NVDA": 120.0,
-    "QQQ": 480.0,
-    "SPY": 560.0,
-    "TSLA": 240.0,
-}
-#: one step of the walk a second; 0.0002 a second is about 3 per cent a trading day
-_STEP = 0.0002
-_HALF_SPREAD = 0.01
+from broker.placement import Guard, place, request_of
+from broker.stream import EventStream
+from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass
-class _Holding:
-    qty: float = 0.0
-    cost: float = 0.0  # of one share, on average
-
-
-@dataclass
-class _Market:
-    """Prices of all symbols: a random walk that the seed fixes, one step a second."""
-
-    seed: int
-    started: datetime
-    prices: dict[str, float] = field(default_factory=lambda: dict(START_PRICES))
-    steps: int = 0
-    fixed: set[str] = field(default_factory=set)
-
-    def advance(self, now: datetime) -> None:
-        wanted = int((now - self.started).total_seconds())
-        # A process that slept for a day takes the last hour's steps, not 86,400 of them.
-        self.steps = max(self.steps, wanted - 3600)
-        while self.steps < wanted:
-            self.steps += 1
-            drawn = random.Random(f"{self.seed}/{self.steps}")
-            for symbol in START_PRICES:
-                move = math.exp(drawn.gauss(0, _STEP))
-                if symbol not in self.fixed:
-                    self.prices[symbol] *= move
-
-
 class SimulatedBroker(BaseBroker):
-    """Fills market orders at once and limit orders when the price crosses them, without commissions."""
+    """Fills market orders at once and others when the price crosses them, for no commission."""
 
     name = "simulated"
-    capabilities = Capabilities(fractional=True, quotes=True)
+    capabilities = Capabilities(
+        order_types=frozenset({"market", "limit", "stop", "stop_limit", "trailing_stop"}),
+        times_in_force=frozenset({"day", "gtc", "ioc", "fok"}),
+        fractional=True,
+        quotes=True,
+        notional=True,
+        replace=True,
+        preview=True,
+        fills=True,
+        stream=True,
+        bracket=True,
+    )
 
     def __init__(
         self,
@@ -99,26 +77,33 @@ class SimulatedBroker(BaseBroker):
         seed: int = 1,
         clock: Callable[[], datetime] = _now,
         exchange: str = "",
+        guard: Guard | None = None,
     ) -> None:
-        """`exchange`: whose hours the market keeps (XNYS, say); always open without it."""
+        """`exchange`: whose hours the market keeps (XNYS, say); always open without it.
+
+        `guard` may refuse orders (see `broker.placement.place`).
+        """
         self._journal = journal or Journal.in_file(":memory:")
         self._account = account
-        self._opening_cash = self._cash = cash
+        self._opening_cash = cash
         self._clock = clock
         self._exchange = exchange
-        self._market = _Market(seed, clock())
-        self._holdings: dict[str, _Holding] = {}
-        self._working: dict[str, Order] = {}
+        self._guard = guard
+        self._market = Market(seed, clock())
+        self._book = Book(cash, self._market)
+        self._events = EventStream("simulated-events")
         self._since = clock()
         self._connected = False
         self._lock = threading.RLock()
+
+    # Connecting
 
     def connect(self) -> bool:
         """Open the book; what the journal holds as working from another process is cancelled."""
         with self._lock:
             if not self._connected:
                 for order in self._journal.unsettled(self._account):
-                    if order.id not in self._working:
+                    if order.id not in self._book.resting:
                         reason = "the simulated book ended with its process"
                         self._journal.update(order.id, OrderReport(Status.CANCELLED, reason=reason))
                 self._connected, self._since = True, self._clock()
@@ -141,24 +126,22 @@ class SimulatedBroker(BaseBroker):
         """Cash, and positions at the walk's prices. `last_equity` is the opening cash."""
         with self._lock:
             self._ready()
-            value = self._cash + sum(h.qty * self._market.prices[s] for s, h in self._holdings.items())
-            power = max(self._cash, 0.0)
-            return AccountInfo(
-                self._account, self._cash, power, value, value, self._opening_cash, "opening cash"
-            )
+            value, cash = self._book.value(), self._book.cash
+            power = max(cash, 0.0)
+            return AccountInfo(self._account, cash, power, value, value, self._opening_cash, "opening cash")
 
     def get_positions(self) -> list[Position]:
         """All holdings that aren't zero, by symbol."""
         with self._lock:
             self._ready()
-            return [self._position(symbol) for symbol, h in sorted(self._holdings.items()) if h.qty]
+            return [self._position(symbol) for symbol, h in sorted(self._book.holdings.items()) if h.qty]
 
     def get_position(self, symbol: str) -> Position | None:
         """One holding, or None."""
         symbol = check_symbol(symbol)
         with self._lock:
             self._ready()
-            holding = self._holdings.get(symbol)
+            holding = self._book.holdings.get(symbol)
             return self._position(symbol) if holding and holding.qty else None
 
     def place_order(self, request: OrderRequest) -> Order:
@@ -167,11 +150,12 @@ class SimulatedBroker(BaseBroker):
             request,
             capabilities=self.capabilities,
             journal=self._journal,
-            account=lambda: self._account,
+            account=lambda: self._chosen(request.account),
             prepare=lambda asked: self._known(asked.symbol),
             send=self._send,
             settle=lambda order: order,  # its outcome is never unknown here
-            note=lambda order, report: self._journal.update(order.id, report),
+            note=self._noted,
+            guard=self._guard,
         )
 
     def get_order(self, order_id: str) -> Order:
@@ -180,6 +164,16 @@ class SimulatedBroker(BaseBroker):
             order = self._journal.get(self._account, order_id)
             self._ready()
             return self._journal.get(self._account, order.id)
+
+    def get_order_by_client_id(self, client_order_id: str) -> Order:
+        """See `BaseBroker.get_order_by_client_id`."""
+        client_order_id = check_client_order_id(client_order_id)
+        with self._lock:
+            self._ready()
+            order = self._journal.find(self._account, client_order_id)
+            if order is None:
+                raise OrderNotFound(f"no order has the client order id {client_order_id!a}")
+            return order
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`."""
@@ -193,9 +187,84 @@ class SimulatedBroker(BaseBroker):
             order = self.get_order(order_id)
             if order.status in FINAL_STATUSES:
                 raise OrderNotCancellable(f"the order is {order.status}", order)
-            self._working.pop(order_id, None)
-            self._journal.update(order_id, OrderReport(Status.CANCELLED))
+            self._end(order, filled=False)
             return True
+
+    def cancel_all_orders(self) -> list[Order]:
+        """See `BaseBroker.cancel_all_orders`."""
+        with self._lock:
+            self._ready()
+            working = [resting.order.id for resting in self._book.resting.values()]
+            for order_id in working:
+                if order_id in self._book.resting:  # a leg ends with its entry
+                    self._end(self._book.resting[order_id].order, filled=False)
+            return [self._journal.get(self._account, order_id) for order_id in working]
+
+    def replace_order(
+        self,
+        order_id: str,
+        *,
+        qty: float | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        time_in_force: str | None = None,
+    ) -> Order:
+        """See `BaseBroker.replace_order`; the order is changed in place."""
+        with self._lock:
+            order = self.get_order(order_id)
+            if order.id not in self._book.resting:
+                raise OrderNotReplaceable(f"the order is {order.status}", order)
+            change = check_replacement(
+                order,
+                self.capabilities,
+                qty=qty,
+                limit_price=limit_price,
+                stop_price=stop_price,
+                time_in_force=time_in_force,
+            )
+            changed: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
+            if self._guard is not None:
+                self._guard(request_of(changed), self._account)
+            self._book.check_funds(changed)
+            self._book.resting[order.id].order = changed
+            shown = {n: getattr(changed, n) for n in ("qty", "limit_price", "stop_price", "time_in_force")}
+            self._noted(changed, OrderReport(changed.status, **shown))
+            self._match()
+            return self._journal.get(self._account, order.id)
+
+    def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
+        """See `BaseBroker.get_fills`."""
+        with self._lock:
+            self._ready()
+            return self._journal.fills.recent(self._account, since, limit)
+
+    def preview_order(self, request: OrderRequest) -> OrderPreview:
+        """See `BaseBroker.preview_order`."""
+        request = check_order(request, self.capabilities)
+        with self._lock:
+            self._ready()
+            order = _as_order(request, self._known(request.symbol))
+            if request.notional is not None:
+                order.qty = self._book.shares_for(request.notional, order.symbol, order.side)
+            self._book.check_funds(order)
+            spread = HALF_SPREAD if order.side == "buy" else -HALF_SPREAD
+            price = order.limit_price or order.stop_price or self._market.prices[order.symbol] + spread
+            cost = price * order.qty
+            after = self._book.cash - (cost if order.side == "buy" else -cost)
+            return OrderPreview(
+                order.symbol,
+                order.side,
+                order.qty,
+                order.order_type,
+                estimated_cost=cost,
+                commission=0.0,
+                equity_after=self._book.value(),
+                buying_power_after=max(after, 0.0),
+            )
+
+    def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
+        """See `BaseBroker.subscribe`."""
+        return self._events.subscribe(callback)
 
     def get_quote(self, symbol: str) -> Quote:
         """Bid and ask a cent either side of the walk."""
@@ -204,7 +273,7 @@ class SimulatedBroker(BaseBroker):
             self._ready()
             price = self._market.prices[symbol]
             now = self._clock().isoformat()
-            bid, ask = price - _HALF_SPREAD, price + _HALF_SPREAD
+            bid, ask = price - HALF_SPREAD, price + HALF_SPREAD
             return Quote(symbol, bid, ask, price, START_PRICES[symbol], now, "simulated", self.name)
 
     def clock(self) -> Clock:
@@ -219,6 +288,11 @@ class SimulatedBroker(BaseBroker):
         state = "connected" if self._connected else "disconnected"
         proved = self._clock().isoformat() if self._connected else None
         return Health(self._connected, state, self._since.isoformat(), proved_at=proved, round_trip_ms=0.0)
+
+    def _chosen(self, account: str) -> str:
+        if account not in ("", self._account):
+            raise InvalidRequest([field_problem("account", f"must be {self._account}", account)])
+        return self._account
 
     def _known(self, symbol: str) -> str:
         symbol = check_symbol(symbol)
@@ -237,51 +311,100 @@ class SimulatedBroker(BaseBroker):
     def _send(self, order: Order, symbol: str) -> OrderReport:
         with self._lock:
             self._ready()
-            price = self._market.prices[symbol]
-            owned = self._holdings.get(symbol, _Holding()).qty
-            needed = order.qty * (order.limit_price or price)
-            if order.side == "buy" and needed > self._cash + max(-owned, 0.0) * price:
-                raise InsufficientFunds(
-                    f"insufficient buying power: {needed:.2f} needed, {self._cash:.2f} held"
-                )
+            if order.notional is not None:
+                order = replace(order, qty=self._book.shares_for(order.notional, symbol, order.side))
+            self._book.check_funds(order)
             number = uuid.uuid4().hex
-            fill = self._crossed(order)
-            if fill is not None:
-                self._book(order, fill)
-                return OrderReport(Status.FILLED, None, order.qty, fill, number, number)
-            self._working[order.id] = replace(order, broker_order_id=number)
+            order = replace(order, broker_order_id=number)
+            resting = Resting(order)
+            self._book.resting[order.id] = resting
+            if order.take_profit_price is not None:
+                self._add_legs(order)
+            price = self._book.crossed(resting)
+            if price is not None:
+                self._book.trade(order, price)
+                self._end(order, filled=True)
+                return OrderReport(Status.FILLED, None, order.qty, price, number, number, qty=order.qty)
+            if order.time_in_force in ("ioc", "fok"):
+                self._end(order, filled=False)
+                return OrderReport(Status.CANCELLED, reason="nothing could trade at once")
             return OrderReport(Status.SUBMITTED, broker_order_id=number, permanent_id=number)
 
+    def _add_legs(self, entry: Order) -> None:
+        """Take-profit and stop-loss: in the journal and the book now, in the market once the entry fills."""
+        side = "sell" if entry.side == "buy" else "buy"
+        common = {"symbol": entry.symbol, "side": side, "qty": entry.qty, "time_in_force": "gtc"}
+        wanted = (
+            {"order_type": "limit", "limit_price": entry.take_profit_price},
+            {"order_type": "stop", "stop_price": entry.stop_loss_price},
+        )
+        legs = []
+        for number, prices in enumerate(wanted, 1):
+            values: dict[str, object] = {**common, **prices, "client_order_id": f"{entry.id}.{number}"}
+            request = OrderRequest(**values)  # type: ignore[arg-type]  # names and types stand above
+            held = OrderReport(Status.ACCEPTED)
+            leg = self._journal.adopt(self._account, request, held, parent_id=entry.id)
+            self._book.resting[leg.id] = Resting(leg)
+            legs.append(leg.id)
+        self._journal.attach(entry.id, legs)
+
+    def _noted(self, order: Order, report: OrderReport) -> Order:
+        """Take down what became of an order, and tell who listens."""
+        noted = self._journal.update(order.id, report)
+        now = self._clock().isoformat()
+        if noted.status == Status.FILLED and report.filled_price is not None:
+            fill = Fill(
+                id=uuid.uuid4().hex,
+                order_id=noted.id,
+                client_order_id=noted.client_order_id,
+                symbol=noted.symbol,
+                side=noted.side,
+                qty=report.filled_qty,
+                price=report.filled_price,
+                time=now,
+                commission=0.0,
+                account_id=self._account,
+            )
+            self._journal.fills.record(fill)
+            noted = self._journal.get(self._account, noted.id)
+            self._events.publish(OrderEvent(EventKind.FILL, now, order=noted, fill=fill))
+        self._events.publish(OrderEvent(EventKind.STATUS, now, order=noted))
+        return noted
+
+    def _end(self, order: Order, *, filled: bool) -> None:
+        """Take an order that didn't trade (or what ends with one that did) out of the book.
+
+        The legs of an entry that traded go to the market.
+        """
+        if filled:
+            for leg in [r.order for r in self._book.resting.values() if r.order.parent_id == order.id]:
+                self._noted(leg, OrderReport(Status.SUBMITTED))
+        dependent = self._book.ends_with(order, filled)
+        if not filled:
+            dependent.append(order)
+        for ended in dependent:
+            if self._book.resting.pop(ended.id, None) is not None:
+                self._noted(ended, OrderReport(Status.CANCELLED))
+
     def _match(self) -> None:
-        for order in list(self._working.values()):
-            fill = self._crossed(order)
-            if fill is not None:
-                del self._working[order.id]
-                self._book(order, fill)
-                self._journal.update(order.id, OrderReport(Status.FILLED, None, order.qty, fill))
-
-    def _crossed(self, order: Order) -> float | None:
-        price = self._market.prices[order.symbol]
-        if order.side == "buy":
-            ask = price + _HALF_SPREAD
-            return ask if order.limit_price is None or order.limit_price >= ask else None
-        bid = price - _HALF_SPREAD
-        return bid if order.limit_price is None or order.limit_price <= bid else None
-
-    def _book(self, order: Order, price: float) -> None:
-        signed = order.qty if order.side == "buy" else -order.qty
-        holding = self._holdings.setdefault(order.symbol, _Holding())
-        after = holding.qty + signed
-        if holding.qty == 0 or holding.qty * signed > 0:
-            holding.cost = (holding.qty * holding.cost + signed * price) / after
-        elif after * holding.qty < 0:
-            holding.cost = price
-        holding.qty = after
-        self._cash -= signed * price
+        for resting in list(self._book.resting.values()):
+            order = resting.order
+            price = self._book.crossed(resting) if order.id in self._book.resting else None
+            if price is not None:
+                self._book.trade(order, price)
+                self._noted(order, OrderReport(Status.FILLED, None, order.qty, price))
+                self._end(order, filled=True)
 
     def _position(self, symbol: str) -> Position:
-        holding = self._holdings[symbol]
+        holding = self._book.holdings[symbol]
         price = self._market.prices[symbol]
         gain = (price - holding.cost) * holding.qty
         share = gain / abs(holding.cost * holding.qty)
         return Position(symbol, holding.qty, holding.cost, price, holding.qty * price, gain, share)
+
+
+def _as_order(request: OrderRequest, symbol: str) -> Order:
+    made = Order("", symbol, request.side, request.qty, request.order_type, Status.RECORDED)
+    for name in ("limit_price", "stop_price", "notional", "time_in_force"):
+        setattr(made, name, getattr(request, name))
+    return made

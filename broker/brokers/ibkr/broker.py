@@ -3,168 +3,111 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections.abc import Coroutine
+import heapq
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from broker.base import BaseBroker, Capabilities
-from broker.brokers.ibkr import library
+from broker.base import Capabilities
 from broker.brokers.ibkr.account import REQUIRED, account_info, balances, position_of
-from broker.brokers.ibkr.desk import OrderDesk
-from broker.brokers.ibkr.link import State, unconnected
-from broker.brokers.ibkr.loop import LoopThread
-from broker.brokers.ibkr.market import Market
-from broker.brokers.ibkr.session import Session, SessionFailed
-from broker.brokers.ibkr.supervisor import Supervisor
-from broker.errors import MarketDataUnavailable, NotConnected, OrderNotCancellable
-from broker.journal import Journal
-from broker.market.hours import Session as MarketSession
+from broker.brokers.ibkr.connection import Connection
+from broker.brokers.ibkr.order_types import TWS_TYPES
+from broker.brokers.ibkr.session import Session
+from broker.errors import (
+    BrokerError,
+    InvalidRequest,
+    MarketDataUnavailable,
+    OrderNotCancellable,
+    OrderNotFound,
+    OrderNotReplaceable,
+    OrderOutcomeUnknown,
+    field_problem,
+)
 from broker.market.hours import clock_from_calendar, clock_from_sessions
 from broker.models import (
+    ACKNOWLEDGED_STATUSES,
     FINAL_STATUSES,
     AccountInfo,
     Clock,
-    Health,
+    Fill,
     Order,
+    OrderEvent,
+    OrderPreview,
     OrderReport,
     OrderRequest,
     Position,
     Quote,
     Status,
-    iso,
 )
-from broker.placement import place
-from broker.validation import check_symbol
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from broker.placement import NothingKnown, place, request_of
+from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
 
 #: seconds to wait for the portfolio row of a position that was just opened
 PORTFOLIO_WAIT = 2.0
 
 
-class IBKRBroker(BaseBroker):
-    """One trading connection: one gateway, one client id, one account."""
+class IBKRBroker(Connection):
+    """One trading connection: one gateway, one client id, one account of its own, and the login's others."""
 
     name = "ibkr"
-    capabilities = Capabilities(quotes=True, exclusive=True)
-
-    def __init__(
-        self,
-        journal: Journal,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 4001,
-        client_id: int = 1,
-        account: str = "",
-        trading_mode: str = "",
-        timeout: float = 8.0,
-        heartbeat: float = 30.0,
-    ) -> None:
-        """`trading_mode`: paper or live, must agree with the account; `timeout`: seconds per answer."""
-        self._journal = journal
-        self._host, self._port, self._client_id = host, port, client_id
-        self._wanted_account, self._trading_mode = account, trading_mode
-        self._timeout, self._heartbeat = timeout, heartbeat
-        self._lock = threading.Lock()
-        self._thread: LoopThread | None = None
-        self._desk = OrderDesk(journal, client_id)
-        self._supervisor: Supervisor | None = None
-        self._market: Market | None = None
-        self._hours: list[MarketSession] = []
-        self._stopped = unconnected()
-
-    # Connecting
-
-    def start(self) -> None:
-        """Begin to connect, and go on for ever."""
-        with self._lock:
-            if self._thread is not None:
-                return
-            self._thread = LoopThread(f"ibkr-{self._client_id}")
-            self._desk.start()
-            self._thread.run(self._supervise())
-
-    def connect(self) -> bool:
-        """True once connected. Raises `NotConnected` after a failed attempt; others follow by themselves."""
-        self.start()
-        supervisor = self._running()
-        if not supervisor.link.ok:
-            self._call(supervisor.first_attempt.wait())
-        if not supervisor.link.ok:
-            raise supervisor.link.error()
-        return True
-
-    def disconnect(self) -> None:
-        """Close the connection and stop reconnecting."""
-        with self._lock:
-            thread = self._thread
-            self._thread = self._supervisor = self._market = None
-            self._stopped = unconnected("disconnect() was called")
-        if thread is not None:
-            thread.stop()  # cancelling the supervisor closes its session
-        self._desk.stop()
-
-    async def _supervise(self) -> None:
-        self._supervisor = Supervisor(
-            self._open,
-            self._desk.reconcile,
-            self._desk.changed,
-            client_id=self._client_id,
-            timeout=self._timeout,
-            heartbeat=self._heartbeat,
-        )
-        self._supervising = asyncio.create_task(self._supervisor.run(), name="supervisor")
-
-    async def _open(self, session: Session) -> None:
-        await session.open(self._host, self._port, self._wanted_account, self._check_mode)
-        self._market = Market(session)
-        self._hours = await self._market.hours() or self._hours
-
-    def _check_mode(self, account: str) -> None:
-        # IBKR's paper accounts begin with D (DU, DF); a wrong port must not lead to the other kind.
-        is_paper = account.startswith("D")
-        if self._trading_mode and is_paper != (self._trading_mode == "paper"):
-            kind = "a paper" if is_paper else "a live"
-            said = (
-                f"{self._trading_mode} trading is configured, and the gateway is logged in to {kind} account"
-            )
-            raise SessionFailed(State.DISCONNECTED, said)
+    capabilities = Capabilities(
+        order_types=frozenset(TWS_TYPES),
+        times_in_force=frozenset({"day", "gtc", "ioc", "fok"}),
+        quotes=True,
+        exclusive=True,
+        replace=True,
+        preview=True,
+        fills=True,
+        stream=True,
+        several_accounts=True,
+        extended_hours=True,
+    )
 
     # Questions
 
-    def get_account(self) -> AccountInfo:
-        """See `BaseBroker.get_account`. `last_equity` is the previous day's, where IBKR gives it."""
-        return self._call(self._get_account())
+    def get_accounts(self) -> list[str]:
+        """See `BaseBroker.get_accounts`."""
+        session = self._session()
+        return [session.account, *(a for a in session.accounts if a != session.account)]
 
-    async def get_account_async(self) -> AccountInfo:
+    def get_account(self, *, account: str = "") -> AccountInfo:
+        """See `BaseBroker.get_account`. `last_equity` is the previous day's, where IBKR gives it.
+
+        `account`: another one of the login's than the connection's own.
+        """
+        return self._call(self._get_account(account))
+
+    async def get_account_async(self, *, account: str = "") -> AccountInfo:
         """See `BaseBroker.get_account`."""
-        return await self._wait(self._get_account())
+        return await self._wait(self._get_account(account))
 
-    async def _get_account(self) -> AccountInfo:
+    async def _get_account(self, asked: str) -> AccountInfo:
         session = self._session()
-        found = balances(session.ib.accountValues(session.account), session.account)
+        account = _chosen(session, asked)
+        # Account updates come for one account, the connection's own.
+        found = balances(session.ib.accountValues(account), account) if account == session.account else {}
         if any(tag not in found for tag in REQUIRED):
-            rows = await session.ask(session.ib.accountSummaryAsync(session.account))
-            found |= balances(rows, session.account)
+            rows = await session.ask(session.ib.accountSummaryAsync(account))
+            found |= balances(rows, account)
         self._session()  # the values of a connection that broke meanwhile aren't the account's
-        return account_info(session.account, found)
+        return account_info(account, found)
 
-    def get_positions(self) -> list[Position]:
+    def get_positions(self, *, account: str = "") -> list[Position]:
+        """See `BaseBroker.get_positions`. `account`: another one of the login's."""
+        return self._call(self._get_positions(account))
+
+    async def get_positions_async(self, *, account: str = "") -> list[Position]:
         """See `BaseBroker.get_positions`."""
-        return self._call(self._get_positions())
+        return await self._wait(self._get_positions(account))
 
-    async def get_positions_async(self) -> list[Position]:
-        """See `BaseBroker.get_positions`."""
-        return await self._wait(self._get_positions())
-
-    async def _get_positions(self) -> list[Position]:
+    async def _get_positions(self, asked: str) -> list[Position]:
         session = self._session()
-        held = [p for p in session.ib.positions(session.account) if p.position]
-        items = await self._priced(session, {p.contract.conId for p in held})
+        account = _chosen(session, asked)
+        held = [p for p in session.ib.positions(account) if p.position]
+        # The portfolio, which knows prices, is the connection's own account's only.
+        wanted = {p.contract.conId for p in held} if account == session.account else set()
+        items = await self._priced(session, wanted) if wanted else {}
         found = [await self._position(p, items.get(p.contract.conId)) for p in held]
         self._session()  # an empty answer of a dead connection isn't "none"
         return sorted(found, key=lambda p: p.symbol)
@@ -217,55 +160,6 @@ class IBKRBroker(BaseBroker):
         now = datetime.now(UTC)
         return clock_from_sessions(self._hours, now) or clock_from_calendar(now)
 
-    # Health
-
-    def health(self) -> Health:
-        """See `BaseBroker.health`: a round trip to the gateway, and an answer from beyond it."""
-        if self._supervisor is None:
-            return self._described()
-        return self._call(self._prove())
-
-    async def health_async(self) -> Health:
-        """See `BaseBroker.health`."""
-        if self._supervisor is None:
-            return self._described()
-        return await self._wait(self._prove())
-
-    async def _prove(self) -> Health:
-        supervisor = self._running()
-        session = supervisor.session
-        if session is None or not supervisor.link.ok:
-            return self._described()
-        try:
-            round_trip = await session.ping()
-            await session.prove()
-        except NotConnected as failure:
-            shown = self._described()
-            shown.ok, shown.reason = False, shown.reason or failure.reason
-            shown.state = State.LINK_LOST if shown.state == State.CONNECTED else shown.state
-            shown.doing = shown.doing or "proving the link again with the next heartbeat"
-            return shown
-        shown = self._described()
-        shown.round_trip_ms = round(round_trip * 1000, 3)
-        shown.proved_at = iso(session.proved_at)
-        shown.details |= {
-            "account": session.account,
-            "session_since": iso(session.since),
-            "troubles": sorted(session.farm_troubles.values()),
-        }
-        return shown
-
-    def _described(self) -> Health:
-        supervisor = self._supervisor
-        link = supervisor.link if supervisor else self._stopped
-        details = {
-            "gateway": f"{self._host}:{self._port}",
-            "client_id": self._client_id,
-            "library": f"{library.NAME} {library.VERSION}",
-        }
-        since = link.since.isoformat()
-        return Health(link.ok, link.state, since, link.reason, link.doing, details=details)
-
     # Orders
 
     def place_order(self, request: OrderRequest) -> Order:
@@ -274,11 +168,12 @@ class IBKRBroker(BaseBroker):
             request,
             capabilities=self.capabilities,
             journal=self._journal,
-            account=lambda: self._session().account,
+            account=lambda: _chosen(self._session(), request.account),
             prepare=lambda asked: self._call(self._contract(asked.symbol)),
             send=lambda order, contract: self._call(self._send(order, contract)),
             settle=self._look_up,
-            note=self._desk.noted,
+            note=self._noted,
+            guard=self._guard,
         )
 
     async def _contract(self, symbol: str) -> Any:
@@ -287,24 +182,49 @@ class IBKRBroker(BaseBroker):
     async def _send(self, order: Order, contract: Any) -> OrderReport:
         return await self._desk.send(self._session(), order, contract)
 
+    def _noted(self, order: Order, _report: OrderReport) -> Order:
+        self._news.flush()  # what TWS said is on its way to the journal already
+        return self._journal.get(order.account_id, order.id)
+
     def get_order(self, order_id: str) -> Order:
         """See `BaseBroker.get_order`."""
         session = self._session()
-        self._desk.flush()
-        order = self._journal.get(session.account, order_id)
+        self._news.flush()
+        order = self._of_any_account(session, order_id)
         return self._look_up(order) if order.status == Status.UNKNOWN else order
+
+    def get_order_by_client_id(self, client_order_id: str) -> Order:
+        """See `BaseBroker.get_order_by_client_id`; the connection's own account's first."""
+        client_order_id = check_client_order_id(client_order_id)
+        session = self._session()
+        self._news.flush()
+        for account in self.get_accounts():
+            order = self._journal.find(account, client_order_id)
+            if order is not None:
+                return self._look_up(order) if order.status == Status.UNKNOWN else order
+        self._session()
+        raise OrderNotFound(f"no order of {session.account} has the client order id {client_order_id!a}")
+
+    def _of_any_account(self, session: Session, order_id: str) -> Order:
+        for account in session.accounts:
+            if account != session.account:
+                try:
+                    return self._journal.get(account, order_id)
+                except OrderNotFound:
+                    pass  # it may be another account's
+        return self._journal.get(session.account, order_id)
 
     def _look_up(self, order: Order) -> Order:
         session = self._session()
         self._call(session.refresh_orders())
-        self._call(self._desk.reconcile(session))
-        return self._journal.get(session.account, order.id)
+        self._call(self._news.settle(session))
+        return self._journal.get(order.account_id, order.id)
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`. Orders of the day that others placed are among them."""
-        session = self._session()
-        self._desk.flush()
-        return self._journal.recent(session.account, limit)
+        self._news.flush()
+        found = [self._journal.recent(account, limit) for account in self.get_accounts()]
+        return list(heapq.merge(*found, key=lambda o: o.created_at or "", reverse=True))[:limit]
 
     def cancel_order(self, order_id: str) -> bool:
         """See `BaseBroker.cancel_order`. TWS lets a client id cancel its own orders only."""
@@ -312,45 +232,117 @@ class IBKRBroker(BaseBroker):
         if order.status in FINAL_STATUSES:
             raise OrderNotCancellable(f"the order is {order.status}", order)
         self._call(self._cancel(order))
-        self._desk.flush()
+        self._news.flush()
         return True
 
     async def _cancel(self, order: Order) -> None:
         await self._desk.cancel(self._session(), order)
 
-    # How calls reach the loop
+    def cancel_all_orders(self, *, everyones: bool = False) -> list[Order]:
+        """See `BaseBroker.cancel_all_orders`.
 
-    def _running(self) -> Supervisor:
-        supervisor = self._supervisor
-        if supervisor is None:
-            raise self._stopped.error()
-        return supervisor
+        `everyones`: the orders of other client ids and of people at their screens, too. The result
+        holds those that the journal knows.
+        """
+        session = self._session()
+        self._news.flush()
+        working = [
+            order
+            for account in session.accounts
+            for order in self._journal.unsettled(account)
+            if order.status in ACKNOWLEDGED_STATUSES
+        ]
+        mine = [o for o in working if self._placed_here(session, o)]
+        self._call(self._desk.cancel_all(session, working if everyones else mine, everyones=everyones))
+        self._news.flush()
+        return [self._journal.get(o.account_id, o.id) for o in (working if everyones else mine)]
 
-    def _session(self) -> Session:
-        supervisor = self._running()
-        session = supervisor.session
-        if session is None or session.lost.is_set() or not supervisor.link.ok:
-            raise supervisor.link.error()
-        return session
+    def _placed_here(self, session: Session, order: Order) -> bool:
+        tracked = session.book.by_journal_id(order.id)
+        return tracked is not None and tracked.client_id == self._client_id
 
-    def _live_market(self) -> Market:
-        self._session()
-        assert self._market is not None  # made when the session was opened
-        return self._market
+    def replace_order(
+        self,
+        order_id: str,
+        *,
+        qty: float | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        time_in_force: str | None = None,
+    ) -> Order:
+        """See `BaseBroker.replace_order`. TWS changes an order in place, for the client id that placed it."""
+        order = self.get_order(order_id)
+        if order.status in FINAL_STATUSES:
+            raise OrderNotReplaceable(f"the order is {order.status}", order)
+        change = check_replacement(
+            order,
+            self.capabilities,
+            qty=qty,
+            limit_price=limit_price,
+            stop_price=stop_price,
+            time_in_force=time_in_force,
+        )
+        wanted: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
+        if self._guard is not None:
+            self._guard(request_of(wanted), order.account_id)
+        contract = self._call(self._contract(order.symbol))
+        self._journal.begin_change(order.id, change)
+        try:
+            self._call(self._change(wanted, contract, change))
+        except NothingKnown as silence:
+            # Which of the two it works as is told by its next status; until then the change stays open.
+            said = f"the change may have arrived: {silence}"
+            raise OrderOutcomeUnknown(said, self._journal.get(order.account_id, order.id)) from silence
+        except OrderNotReplaceable as refusal:
+            self._news.flush()
+            refusal.order = self._journal.end_change(order.id, f"a change was refused: {refusal.message}")
+            raise
+        except BrokerError:
+            self._journal.end_change(order.id)
+            raise
+        self._news.flush()
+        return self._journal.end_change(order.id)
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        thread = self._thread
-        if thread is None:
-            work.close()
-            raise self._stopped.error()
-        return thread.run(work)
+    async def _change(self, wanted: Order, contract: Any, change: dict[str, float | str]) -> None:
+        await self._desk.replace(self._session(), wanted, contract, change)
 
-    async def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        thread = self._thread
-        if thread is None:
-            work.close()
-            raise self._stopped.error()
-        return await thread.wait(work)
+    def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
+        """See `BaseBroker.get_fills`. Fills of the day that others caused are among them."""
+        session = self._session()
+        self._news.flush()
+        found = [self._journal.fills.recent(account, since, limit) for account in session.accounts]
+        return list(heapq.merge(*found, key=lambda f: f.time, reverse=True))[:limit]
+
+    def preview_order(self, request: OrderRequest) -> OrderPreview:
+        """See `BaseBroker.preview_order`: TWS's what-if."""
+        request = check_order(request, self.capabilities)
+        return self._call(self._preview(request))
+
+    async def _preview(self, request: OrderRequest) -> OrderPreview:
+        session = self._session()
+        _chosen(session, request.account)
+        contract = await self._live_market().contract(request.symbol)
+        price = request.limit_price or request.stop_price
+        if price is None:
+            try:
+                quote = await self._live_market().quote(request.symbol)
+            except MarketDataUnavailable:
+                pass  # the margins are worth knowing without it
+            else:
+                price = (quote.ask if request.side == "buy" else quote.bid) or quote.last or quote.close
+        return await self._desk.preview(session, request, contract, price)
+
+    def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
+        """See `BaseBroker.subscribe`. Events of the time before a reconnection follow after a gap."""
+        return self._news.events.subscribe(callback)
+
+
+def _chosen(session: Session, account: str) -> str:
+    """The account asked for, or the connection's own. Raises `InvalidRequest`."""
+    if account and account not in session.accounts:
+        said = f"must be one of the login's accounts: {', '.join(session.accounts)}"
+        raise InvalidRequest([field_problem("account", said, account)])
+    return account or session.account
 
 
 async def _next(event: Any) -> None:

@@ -1,19 +1,18 @@
-"""Orders of one trading connection: sends and cancels them, and keeps the journal in line with TWS."""
+"""Orders of one trading connection on their way out: placed, changed, cancelled, previewed."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 from typing import Any
 
 from broker.brokers.ibkr import library
-from broker.brokers.ibkr.journal_writer import JournalWriter
-from broker.brokers.ibkr.orders import TrackedOrder
-from broker.brokers.ibkr.reconcile import reconcile
+from broker.brokers.ibkr.order_types import amount, tws_order
+from broker.brokers.ibkr.orders import Change, TrackedOrder
+from broker.brokers.ibkr.pacing import Turns
 from broker.brokers.ibkr.session import Session
-from broker.errors import NotConnected, OrderNotCancellable
-from broker.journal import Journal
-from broker.models import Order, OrderReport, Status
+from broker.errors import NotConnected, OrderNotCancellable, OrderNotReplaceable
+from broker.models import FINAL_STATUSES, Order, OrderPreview, OrderReport, OrderRequest, Status
 from broker.placement import NothingKnown, rejection
 
 #: seconds to wait for an order's first status, and for a cancel's confirmation
@@ -21,64 +20,36 @@ FIRST_STATUS, CANCEL_WAIT = 5.0, 3.0
 
 
 class OrderDesk:
-    """From `start` to `stop`; the coroutines run on the session's loop."""
+    """The coroutines run on the session's loop."""
 
-    def __init__(self, journal: Journal, client_id: int) -> None:
-        self._journal = journal
+    def __init__(self, client_id: int) -> None:
         self._client_id = client_id
-        self._writer: JournalWriter | None = None
-
-    def start(self) -> None:
-        """Begin to write orders' news to the journal."""
-        self._writer = JournalWriter(f"ibkr-{self._client_id}-journal")
-
-    def stop(self) -> None:
-        """Write what is left, and end."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.stop()
-
-    def flush(self) -> None:
-        """Wait until the journal holds all that TWS said. Raises `JournalUnavailable`."""
-        if self._writer is not None:
-            self._writer.flush()
-
-    def changed(self, order: TrackedOrder) -> None:
-        """TWS said something about an order."""
-        if order.journal_id and self._writer is not None:
-            self._writer.put(functools.partial(self._journal.update, order.journal_id, order.report()))
-
-    async def reconcile(self, session: Session) -> None:
-        """Bring the journal in line with what the session shows. Raises `JournalUnavailable`."""
-        if self._writer is not None:
-            # In the writer's turn: what it writes now can't overtake or be overtaken by an order's news.
-            work = functools.partial(reconcile, self._journal, session.account, list(session.book))
-            await asyncio.wrap_future(self._writer.run(work))
-
-    def noted(self, order: Order, _report: OrderReport) -> Order:
-        """The order as the journal holds it once all news of it are written."""
-        self.flush()
-        return self._journal.get(order.account_id, order.id)
+        self._turns = Turns()
 
     async def send(self, session: Session, order: Order, contract: Any) -> OrderReport:
         """Send an order once, and wait for its first status.
 
         Raises `OrderRejected`, `NothingKnown` (it left), `NotConnected` (it didn't leave).
         """
+        await self._turns.turn()
         tracked = TrackedOrder(
             self._client_id,
             session.next_order_id(),
             reference=order.client_order_id,
-            account=session.account,
+            account=order.account_id,
             symbol=order.symbol,
             side=order.side,
             qty=order.qty,
             order_type=order.order_type,
             limit_price=order.limit_price,
+            stop_price=order.stop_price,
+            trail_amount=order.trail_amount,
+            trail_percent=order.trail_percent,
             time_in_force=order.time_in_force,
             journal_id=order.id,
+            reconciled=True,
         )
-        session.send(contract, _tws_order(order, session.account), tracked)
+        session.send(contract, tws_order(order), tracked)
         await _first(tracked.answered, session.lost, timeout=FIRST_STATUS)
         if not tracked.answered.is_set() and not session.lost.is_set():
             try:  # a status may have been lost; open orders tell it again
@@ -96,7 +67,7 @@ class OrderDesk:
         raise NothingKnown(f"the broker gave no status within {FIRST_STATUS:g} s{told}")
 
     async def cancel(self, session: Session, order: Order) -> None:
-        """Cancel an order, and wait a moment for the confirmation.
+        """Cancel an order, and wait a moment for the confirmation. It waits for nobody's turn.
 
         Raises `OrderNotCancellable`, `NotConnected` (the request may not have arrived: repeat it).
         """
@@ -113,7 +84,7 @@ class OrderDesk:
         except ConnectionError:
             raise NotConnected(session.why_lost or "the connection is gone") from None
         tracked.take_status("PendingCancel")
-        self.changed(tracked)
+        session.book.changed(tracked)
         await _first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
         if session.lost.is_set():
             said = f"the cancel may not have arrived: {session.why_lost}"
@@ -124,19 +95,90 @@ class OrderDesk:
             code, reason = tracked.cancel_refusal
             raise OrderNotCancellable(f"{reason} ({code})", order)
 
+    async def cancel_all(self, session: Session, orders: list[Order], *, everyones: bool) -> None:
+        """Cancel these orders, or with `everyones` all of the login's, whoever placed them.
 
-def _tws_order(order: Order, account: str) -> Any:
-    made = library.Order(
-        action=order.side.upper(),
-        totalQuantity=int(order.qty) if order.qty == int(order.qty) else order.qty,
-        orderType={"market": "MKT", "limit": "LMT"}[order.order_type],
-        tif=order.time_in_force.upper(),
-        orderRef=order.client_order_id,
-        account=account,
-    )
-    if order.limit_price is not None:
-        made.lmtPrice = order.limit_price
-    return made
+        Raises `NotConnected`. An order that ends by itself meanwhile, or that another client id
+        placed, isn't an error: its own state tells.
+        """
+        if everyones:
+            try:
+                session.ib.reqGlobalCancel()
+            except ConnectionError:
+                raise NotConnected(session.why_lost or "the connection is gone") from None
+            tracked = [t for o in orders if (t := session.book.by_journal_id(o.id)) is not None]
+            waits = [_first(t.ended, session.lost, timeout=CANCEL_WAIT) for t in tracked]
+            await asyncio.gather(*waits)
+            return
+
+        async def one(order: Order) -> None:
+            with contextlib.suppress(OrderNotCancellable):
+                await self.cancel(session, order)
+
+        await asyncio.gather(*(one(order) for order in orders))
+
+    async def replace(
+        self, session: Session, order: Order, contract: Any, change: dict[str, float | str]
+    ) -> None:
+        """Change an order in place, under the order id that it has, and wait until TWS shows it changed.
+
+        Raises `OrderNotReplaceable`, `NothingKnown` (it left), `NotConnected` (it didn't leave).
+        """
+        tracked = session.book.by_journal_id(order.id)
+        if tracked is None or tracked.client_id != self._client_id or tracked.order_id <= 0:
+            raise OrderNotReplaceable("only the client id that placed an order can change it", order)
+        if tracked.status in FINAL_STATUSES:
+            raise OrderNotReplaceable(f"the order is {tracked.status}", order)
+        await self._turns.turn()
+        wanted = tws_order(order)  # the order as it will be
+        wanted.orderId, wanted.permId = tracked.order_id, tracked.permanent_id
+        tracked.change = sent = Change(change)
+        try:
+            session.change(contract, wanted)
+            await _first(sent.answered, session.lost, timeout=FIRST_STATUS)
+            if not sent.answered.is_set() and not session.lost.is_set():
+                try:  # the confirmation may have been lost; open orders show it again
+                    await session.refresh_orders()
+                except NotConnected as failure:
+                    raise NothingKnown(f"the change wasn't confirmed: {failure.reason}") from failure
+        finally:
+            tracked.change = None
+        if sent.refusal is not None:
+            code, reason = sent.refusal
+            raise OrderNotReplaceable(f"{reason} ({code})", order)
+        if not sent.answered.is_set():
+            raise NothingKnown(session.why_lost or f"the change wasn't confirmed within {FIRST_STATUS:g} s")
+        shown = {name: getattr(tracked, name) for name in change}
+        if tracked.status in FINAL_STATUSES and shown != change:
+            raise OrderNotReplaceable(f"the order was {tracked.status} before the change arrived", order)
+
+    async def preview(
+        self, session: Session, request: OrderRequest, contract: Any, price: float | None
+    ) -> OrderPreview:
+        """TWS's what-if of an order. `price`: what a share costs about. Raises `OrderRejected`."""
+        asked = Order("", request.symbol, request.side, request.qty, request.order_type, Status.RECORDED)
+        for name in ("limit_price", "stop_price", "trail_amount", "trail_percent", "time_in_force"):
+            setattr(asked, name, getattr(request, name))
+        asked.account_id = request.account or session.account
+        await self._turns.turn()
+        try:
+            state = await session.ask(session.ib.whatIfOrderAsync(contract, tws_order(asked)))
+        except library.RequestError as refusal:
+            raise rejection(refusal.message, refusal.code) from None
+        low, high = amount(state.minCommission), amount(state.maxCommission)
+        return OrderPreview(
+            symbol=request.symbol,
+            side=request.side,
+            qty=request.qty,
+            order_type=request.order_type,
+            estimated_cost=None if price is None else round(price * request.qty, 9),
+            commission=amount(state.commission),
+            commission_range=(low, high) if low is not None and high is not None else None,
+            initial_margin_after=amount(state.initMarginAfter),
+            maintenance_margin_after=amount(state.maintMarginAfter),
+            equity_after=amount(state.equityWithLoanAfter),
+            warnings=[state.warningText] if state.warningText else [],
+        )
 
 
 async def _first(*events: asyncio.Event, timeout: float) -> None:

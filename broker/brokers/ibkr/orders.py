@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.brokers.ibkr import codes
+from broker.brokers.ibkr.executions import Execution, from_tws, split_id
+from broker.brokers.ibkr.order_types import LIMITED, OUR_TYPES, STOPPED, amount
 from broker.models import OrderReport, Status
 
 _STATUS = {
@@ -34,6 +36,15 @@ INACTIVE_GRACE = 0.5
 
 
 @dataclass
+class Change:
+    """A replacement that was sent: what it changes, and whether TWS has answered."""
+
+    wanted: dict[str, float | str]
+    refusal: tuple[int, str] | None = None
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class TrackedOrder:
     """One order of this session. Written on the loop's thread; the journal's thread reads it."""
 
@@ -47,8 +58,16 @@ class TrackedOrder:
     qty: float = 0.0
     order_type: str = ""
     limit_price: float | None = None
+    stop_price: float | None = None
+    trail_amount: float | None = None
+    trail_percent: float | None = None
     time_in_force: str = ""
     journal_id: str = ""
+    #: whether TWS has shown the order with its numbers (openOrder), which may not be those that we sent
+    shown: bool = False
+    #: whether the journal was asked for it, so that no `journal_id` means that it isn't ours
+    reconciled: bool = False
+    change: Change | None = None
     broker_status: str = ""
     refusal: tuple[int, str] | None = None
     cancel_refusal: tuple[int, str] | None = None
@@ -56,7 +75,7 @@ class TrackedOrder:
     warnings: list[str] = field(default_factory=list)
     filled: float = 0.0
     average_price: float = 0.0
-    executions: dict[str, tuple[float, float]] = field(default_factory=dict)
+    executions: dict[str, Execution] = field(default_factory=dict)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     #: set when the order is final, or a cancel was refused
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,15 +97,15 @@ class TrackedOrder:
     @property
     def filled_qty(self) -> float:
         """Shares filled: what the executions add up to, or what the status said, whichever came first."""
-        return max(self.filled, sum(shares for shares, _ in list(self.executions.values())))
+        return max(self.filled, sum(e.shares for e in list(self.executions.values())))
 
     @property
     def filled_price(self) -> float | None:
         """Average price of the fills in the contract's currency, or None before the first."""
         fills = list(self.executions.values())
-        shares = sum(s for s, _ in fills)
+        shares = sum(e.shares for e in fills)
         if shares and shares >= self.filled:
-            return sum(s * p for s, p in fills) / shares
+            return sum(e.shares * e.price for e in fills) / shares
         return self.average_price or None
 
     def report(self) -> OrderReport:
@@ -102,6 +121,10 @@ class TrackedOrder:
             reason=told[1] if told else None,
             reason_code=str(told[0]) if told else None,
             warnings=tuple(self.warnings),
+            qty=self.qty if self.shown else None,
+            limit_price=self.limit_price if self.shown else None,
+            stop_price=self.stop_price if self.shown else None,
+            time_in_force=self.time_in_force if self.shown else None,
         )
 
     def take_status(self, status: str) -> None:
@@ -115,9 +138,13 @@ class TrackedOrder:
             asyncio.get_running_loop().call_later(INACTIVE_GRACE, self.answered.set)
         self._note_end()
 
-    def take_execution(self, execution_id: str, shares: float, price: float) -> None:
-        """One fill. A correction repeats its id up to the last dot and replaces it."""
-        self.executions[execution_id.rpartition(".")[0] or execution_id] = (shares, price)
+    def take_execution(self, execution: Execution) -> None:
+        """One fill. A correction takes the place of what it corrects."""
+        known = self.executions.get(execution.key)
+        if known is None or known.revision <= execution.revision:
+            if known is not None and execution.commission is None:
+                execution.commission = known.commission
+            self.executions[execution.key] = execution
         self.answered.set()
         self._note_end()
 
@@ -130,7 +157,12 @@ class TrackedOrder:
     def take_code(self, code: int, text: str) -> None:
         """A message code about this order."""
         known = self.broker_status in ("PreSubmitted", "Submitted", "PendingCancel")
-        if codes.is_remark(code):
+        refuses = code in codes.ORDER_REFUSED or code in codes.ORDER_INVALID
+        if self.change is not None and refuses and not self.change.answered.is_set():
+            # It refuses the change; what has become of the order, its status tells.
+            self.change.refusal = (code, text)
+            self.change.answered.set()
+        elif codes.is_remark(code):
             self.warnings.append(f"{code}: {text}")
         elif code == codes.ORDER_CANCELLED:
             self.reason = (code, text)
@@ -148,16 +180,44 @@ class TrackedOrder:
             self.reason = (code, text)
         self._note_end()
 
+    def take_numbers(self, order: Any) -> None:
+        """What openOrder or completedOrder shows of the order itself."""
+        self.order_type = self.order_type or OUR_TYPES.get(order.orderType, order.orderType.lower())
+        # A completed order's total is 0; what was filled stands in filledQuantity.
+        done = amount(getattr(order, "filledQuantity", None)) or 0.0
+        self.filled = max(self.filled, done)
+        total = amount(order.totalQuantity) or 0.0
+        self.qty = total or self.qty or done
+        self.time_in_force = order.tif.lower() or self.time_in_force or "day"
+        if self.order_type in LIMITED:
+            self.limit_price = amount(order.lmtPrice) or self.limit_price
+        if self.order_type in STOPPED:
+            self.stop_price = amount(order.auxPrice) or self.stop_price
+        if self.order_type == "trailing_stop":
+            self.trail_percent = amount(order.trailingPercent) or self.trail_percent
+            self.trail_amount = None if self.trail_percent else amount(order.auxPrice) or self.trail_amount
+        self.shown = self.shown or total > 0
+        if self.change is not None and all(getattr(self, n) == v for n, v in self.change.wanted.items()):
+            self.change.answered.set()
+
     def _note_end(self) -> None:
         if self.status in _FINAL:
             self.ended.set()
+            if self.change is not None:
+                self.change.answered.set()
 
 
 class OrderBook:
     """The orders of one session, found by TWS's permanent id or by (client, order id)."""
 
-    def __init__(self, changed: Callable[[TrackedOrder], None]) -> None:
-        self._changed = changed
+    def __init__(
+        self,
+        changed: Callable[[TrackedOrder], None],
+        executed: Callable[[TrackedOrder, Execution], None],
+    ) -> None:
+        self.changed = changed
+        self._executed = executed
+        self._by_execution: dict[str, tuple[TrackedOrder, str]] = {}
         self._by_number: dict[tuple[int, int], TrackedOrder] = {}
         self._by_permanent_id: dict[int, TrackedOrder] = {}
 
@@ -195,18 +255,9 @@ class OrderBook:
         tracked.account = tracked.account or order.account
         tracked.symbol = tracked.symbol or contract.symbol.replace(" ", ".")
         tracked.side = tracked.side or ("buy" if order.action == "BUY" else "sell")  # SSHORT is a sale
-        tracked.order_type = tracked.order_type or {"MKT": "market", "LMT": "limit"}.get(
-            order.orderType, order.orderType.lower()
-        )
-        tracked.time_in_force = tracked.time_in_force or order.tif.lower() or "day"
-        # A completed order's total is 0; what was filled stands in filledQuantity.
-        done = _amount(getattr(order, "filledQuantity", 0.0))
-        tracked.qty = tracked.qty or _amount(order.totalQuantity) or done
-        if tracked.order_type == "limit":
-            tracked.limit_price = _amount(order.lmtPrice) or tracked.limit_price
-        tracked.filled = max(tracked.filled, done)
+        tracked.take_numbers(order)
         tracked.take_status(state.status)
-        self._changed(tracked)
+        self.changed(tracked)
 
     def on_status(
         self, client_id: int, order_id: int, permanent_id: int, status: str, filled: float, price: float
@@ -218,7 +269,7 @@ class OrderBook:
             if float(filled) >= tracked.filled:
                 tracked.filled, tracked.average_price = float(filled), float(price) or tracked.average_price
             tracked.take_status(status)
-            self._changed(tracked)
+            self.changed(tracked)
 
     def on_execution(self, contract: Any, execution: Any) -> None:
         """execDetails, live or asked for. It may be all that tells of an order: its quantity stays 0 then."""
@@ -233,8 +284,22 @@ class OrderBook:
                 side="buy" if execution.side == "BOT" else "sell",
             )
         self._learn_number(tracked, execution.permId)
-        tracked.take_execution(execution.execId, float(execution.shares), float(execution.price))
-        self._changed(tracked)
+        told = from_tws(contract, execution)
+        tracked.take_execution(told)
+        self._by_execution[told.id] = (tracked, told.key)
+        self.changed(tracked)
+        self._executed(tracked, told)
+
+    def on_commission(self, report: Any) -> None:
+        """commissionReport, which follows its execDetails."""
+        tracked, key = self._by_execution.get(report.execId, (None, ""))
+        cost = amount(report.commission)
+        execution = tracked.executions.get(key) if tracked is not None else None
+        if tracked is None or execution is None or cost is None:
+            return
+        if execution.revision == split_id(report.execId)[1]:
+            execution.commission, execution.currency = cost, report.currency or execution.currency
+            self._executed(tracked, execution)
 
     def on_code(self, client_id: int, order_id: int, code: int, text: str) -> bool:
         """A message code. True if it was about an order of ours."""
@@ -242,16 +307,10 @@ class OrderBook:
         if tracked is None:
             return False
         tracked.take_code(code, text)
-        self._changed(tracked)
+        self.changed(tracked)
         return True
 
     def _learn_number(self, tracked: TrackedOrder, permanent_id: int) -> None:
         if permanent_id:
             tracked.permanent_id = permanent_id
             self._by_permanent_id[permanent_id] = tracked
-
-
-def _amount(value: Any) -> float:
-    """A number of TWS, where "not set" is the largest double."""
-    number = float(value or 0.0)
-    return 0.0 if abs(number) > 1e300 else number

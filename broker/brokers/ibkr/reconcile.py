@@ -17,8 +17,11 @@ from broker.models import Order, OrderReport, OrderRequest, Status
 log = logging.getLogger(__name__)
 
 
-def reconcile(journal: Journal, account: str, shown: Iterable[TrackedOrder]) -> None:
-    """Bring the journal in line with the orders that the broker shows. Raises `JournalUnavailable`."""
+def reconcile(journal: Journal, account: str, shown: Iterable[TrackedOrder]) -> list[str]:
+    """Bring the journal in line with the orders that the broker shows. Raises `JournalUnavailable`.
+
+    Returns the ids of orders that the journal didn't know.
+    """
     orders = [o for o in shown if o.account in ("", account)]
     for order in journal.unsettled(account):
         if any(o.journal_id == order.id for o in orders):
@@ -28,9 +31,8 @@ def reconcile(journal: Journal, account: str, shown: Iterable[TrackedOrder]) -> 
             _take_over(journal, order, found[0])
         else:
             _report_unknown(journal, order, len(found))
-    for tracked in orders:
-        if not tracked.journal_id and tracked.permanent_id and tracked.qty:
-            _adopt(journal, account, tracked)
+    unknown = [o for o in orders if not o.journal_id and o.permanent_id and o.qty]
+    return [order_id for o in unknown if (order_id := _adopt(journal, account, o))]
 
 
 def _matching(order: Order, shown: list[TrackedOrder]) -> list[TrackedOrder]:
@@ -76,12 +78,13 @@ def _ours(journal: Journal, account: str, tracked: TrackedOrder) -> Order | None
     return order if order is not None and same and order.permanent_id is None else None
 
 
-def _adopt(journal: Journal, account: str, tracked: TrackedOrder) -> None:
+def _adopt(journal: Journal, account: str, tracked: TrackedOrder) -> str | None:
+    """Enter an order under a new id, which is returned, or find the one that it has."""
     known = journal.by_permanent_id(account, str(tracked.permanent_id)) or _ours(journal, account, tracked)
     if known is not None:
         tracked.journal_id = known.id
         journal.update(known.id, tracked.report())
-        return
+        return None
     request = OrderRequest(
         symbol=tracked.symbol[:32],
         side=tracked.side[:4],
@@ -91,5 +94,9 @@ def _adopt(journal: Journal, account: str, tracked: TrackedOrder) -> None:
         time_in_force=tracked.time_in_force[:8],
         client_order_id=f"tws-{tracked.permanent_id}",
         placed_by="not through this journal",
+        stop_price=tracked.stop_price,
+        trail_amount=tracked.trail_amount,
+        trail_percent=tracked.trail_percent,
     )
     tracked.journal_id = journal.adopt(account, request, tracked.report()).id
+    return tracked.journal_id

@@ -85,6 +85,14 @@ class _Wrapper(library.Wrapper):  # type: ignore[misc]
         super().execDetails(request_id, contract, execution)  # mends unset order ids first
         self.session.book.on_execution(contract, execution)
 
+    def commissionReport(self, report: Any) -> None:  # noqa: N802
+        super().commissionReport(report)
+        self.session.book.on_commission(report)
+
+    def position(self, account: str, contract: Any, held: float, average: float) -> None:
+        super().position(account, contract, held, average)
+        self.session.positions_moved.set()
+
     def error(self, request_id: int, code: int, text: str, advanced: str) -> None:
         if not self.session.on_code(request_id, code, text, request_id in self._futures):
             super().error(request_id, code, text, advanced)
@@ -97,13 +105,15 @@ class Session:
         self,
         client_id: int,
         timeout: float,
-        order_changed: Callable[[TrackedOrder], None],
+        book: OrderBook,
         connectivity_changed: Callable[[str, str], None],
     ) -> None:
         """`timeout`: seconds for each answer. `connectivity_changed` gets a state and TWS's words."""
         self.client_id = client_id
         self.timeout = timeout
-        self.book = OrderBook(order_changed)
+        self.book = book
+        #: set when a position may have changed; whoever compares positions clears it
+        self.positions_moved = asyncio.Event()
         self.handshake_done = False
         self.accounts: list[str] = []
         self.account = ""
@@ -212,6 +222,19 @@ class Session:
     async def refresh_orders(self) -> None:
         """Ask for orders and fills again. Raises `NotConnected`."""
         await self.ask(self._all(self.ib.reqOpenOrdersAsync(), self.ib.reqCompletedOrdersAsync(False)))
+        await self.refresh_executions()
+
+    async def refresh_positions(self) -> None:
+        """Ask for positions again. Raises `NotConnected`.
+
+        What moved while the gateway's link was down is told to nobody who had subscribed before.
+        """
+        # What is closed by now isn't told of, so nothing may be left of the earlier answer.
+        self.ib.wrapper.positions.clear()
+        await self.ask(self.ib.reqPositionsAsync())
+
+    async def refresh_executions(self) -> None:
+        """Ask for the day's fills again, those of other clients too. Raises `NotConnected`."""
         await self.ask(self.ib.reqExecutionsAsync())
 
     async def _all(self, *requests: Awaitable[Any]) -> None:
@@ -268,6 +291,7 @@ class Session:
     def on_code(self, request_id: int, code: int, text: str, is_request: bool) -> bool:
         """A message code. True if the library must not see it as an order's error."""
         if code in codes.LINK_LOST:
+            self._proved_at = -float("inf")  # a proof from before says nothing about the link now
             self._connectivity_changed(State.LINK_LOST, f"{text} ({code})")
         elif code == codes.LINK_RESTORED:
             self._connectivity_changed(State.CONNECTED, f"{text} ({code})")
@@ -295,6 +319,14 @@ class Session:
         order.orderId = tracked.order_id
         self.book.add(tracked)
         self.ib.placeOrder(contract, order)
+
+    def change(self, contract: Any, order: Any) -> None:
+        """Send an order again under its own id. Raises `NotConnected` if nothing left."""
+        if self.lost.is_set() or not self.ib.client.isReady():
+            raise NotConnected(self.why_lost or "the connection is gone")
+        # Past the library's own placeOrder, which asserts that an order isn't done and takes a live
+        # one for done after a remark (10349).
+        self.ib.client.placeOrder(order.orderId, contract, order)
 
     def next_order_id(self) -> int:
         """The id for the next order. Raises `NotConnected`."""

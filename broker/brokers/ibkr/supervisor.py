@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from broker.brokers.ibkr.link import Link, State, unconnected
-from broker.brokers.ibkr.orders import TrackedOrder
+from broker.brokers.ibkr.orders import OrderBook
 from broker.brokers.ibkr.session import Session, SessionFailed
 from broker.errors import BrokerError, NotConnected
 
@@ -26,19 +27,24 @@ class Supervisor:
         self,
         open_session: Callable[[Session], Awaitable[None]],
         reconcile: Callable[[Session], Awaitable[None]],
-        order_changed: Callable[[TrackedOrder], None],
+        watch: Callable[[Session], Coroutine[Any, Any, None]],
+        new_book: Callable[[], OrderBook],
         *,
         client_id: int,
         timeout: float,
         heartbeat: float,
     ) -> None:
-        """`heartbeat`: seconds between round trips; Google drops idle connections after 10 minutes."""
+        """`watch` runs beside a connected session. `heartbeat`: seconds between round trips.
+
+        Google drops connections that are idle for 10 minutes.
+        """
         self.link: Link = unconnected()
         self.session: Session | None = None
         self.first_attempt = asyncio.Event()
         self._open = open_session
         self._reconcile = reconcile
-        self._order_changed = order_changed
+        self._watch = watch
+        self._new_book = new_book
         self._client_id = client_id
         self._timeout = timeout
         self._heartbeat = heartbeat
@@ -48,14 +54,16 @@ class Supervisor:
         """Until cancelled."""
         pause = FIRST_PAUSE
         while True:
-            session = Session(self._client_id, self._timeout, self._order_changed, self._connectivity)
+            session = Session(self._client_id, self._timeout, self._new_book(), self._connectivity)
             self.session = session
             try:
                 if self.link.state == State.DISCONNECTED and not self.link.reason:
                     self._set(State.CONNECTING, "not connected yet", "connecting")
                 await self._open(session)
                 await self._reconcile(session)
-                self._set(State.CONNECTED)
+                # A gateway that has lost its own link answers all the same, with what it remembers.
+                if self.link.state != State.LINK_LOST:
+                    self._set(State.CONNECTED)
                 self.first_attempt.set()
                 pause = FIRST_PAUSE
                 await self._hold(session)
@@ -80,12 +88,14 @@ class Supervisor:
     async def _hold(self, session: Session) -> None:
         heartbeat = asyncio.create_task(self._beat(session))
         restored = asyncio.create_task(self._catch_up(session))
+        watching = asyncio.create_task(self._watch(session))
+        beside = (heartbeat, restored, watching)
         try:
             await session.lost.wait()
         finally:
-            heartbeat.cancel()
-            restored.cancel()
-            await asyncio.gather(heartbeat, restored, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _beat(self, session: Session) -> None:
         while True:
@@ -105,6 +115,7 @@ class Supervisor:
             await self._restored.wait()
             self._restored.clear()
             try:
+                await session.refresh_positions()
                 await session.refresh_orders()
                 await self._reconcile(session)
                 self._set(State.CONNECTED)
@@ -114,7 +125,8 @@ class Supervisor:
     def _connectivity(self, state: str, words: str) -> None:
         if state == State.LINK_LOST:
             self._set(state, words, "the gateway reconnects to IBKR by itself; orders are refused meanwhile")
-        elif self.link.state == State.LINK_LOST:
+        else:
+            # Whatever the state was: a heartbeat may have taken the link for restored too early.
             self._restored.set()
 
     def _set(self, state: str, reason: str = "", doing: str = "") -> None:

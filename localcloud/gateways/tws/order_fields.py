@@ -101,11 +101,22 @@ def _common(order: Order, contract: dict[str, Any]) -> dict[str, Any]:
         "totalQuantity": order["quantity"],
         "orderType": order["order_type"],
         "lmtPrice": order["limit_price"] or 0.0,
-        "auxPrice": order["stop_price"] or 0.0,
+        **_stop(order),
         "tif": order["tif"],
         "account": order["account"],
         "orderRef": order["order_ref"],
         "outsideRth": order["outside_rth"],
+    }
+
+
+def _stop(order: Order) -> dict[str, Any]:
+    """auxPrice is a stop order's price and a trailing order's distance, whose stop price stands apart."""
+    if order["order_type"] != "TRAIL":
+        return {"auxPrice": order["stop_price"] or 0.0}
+    return {
+        "auxPrice": order.get("trail_amount") or UNSET,
+        "trailingPercent": order.get("trail_percent") or UNSET,
+        "trailStopPrice": UNSET if order.get("stop_price") is None else order["stop_price"],
     }
 
 

@@ -17,7 +17,7 @@ from localcloud.gateways.tws.messages import Complaint
 if TYPE_CHECKING:
     from localcloud.gateways.tws.gateway import Gateway
 
-ORDER_TYPES = frozenset({"MKT", "LMT", "STP", "STP LMT"})
+ORDER_TYPES = frozenset({"MKT", "LMT", "STP", "STP LMT", "TRAIL"})
 READ_ONLY = "'bH' : cause - The API interface is currently in Read-Only mode."
 # How the exchange's refusals are worded on this wire.
 CODES = {"tick": 110, "unknown_contract": 200, "not_working": 104, "buying_power": 201}
@@ -168,6 +168,7 @@ def _wanted(client: ApiClient, request: Request, name: str, contract: dict[str, 
         "order_type": kind,
         "limit_price": request.number("lmtPrice") if kind in ("LMT", "STP LMT") else None,
         "stop_price": request.number("auxPrice") if kind in ("STP", "STP LMT") else None,
+        **_trail(request),
         "tif": request["tif"] or "DAY",
         "outside_rth": request.flag("outsideRth"),
         "order_ref": request["orderRef"],
@@ -178,6 +179,16 @@ def _wanted(client: ApiClient, request: Request, name: str, contract: dict[str, 
             "wire": order_fields.kept(request),
         },
     }
+
+
+def _trail(request: Request) -> dict[str, float]:
+    """How far a TRAIL order follows the price: auxPrice in currency, or trailingPercent (TWS API, TRAIL)."""
+    if request["orderType"] != "TRAIL":
+        return {}
+    percent = request.number("trailingPercent")
+    if percent and percent < 1e300:
+        return {"trail_percent": percent}
+    return {"trail_amount": request.number("auxPrice") or 0.0}
 
 
 async def _preview(
