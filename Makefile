@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview destroy refresh status logs tunnel output token test bench lint lock clean setup
+.PHONY: help env up preview destroy refresh status logs tunnel output token test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -33,6 +33,7 @@ help:
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
 	@echo "make bench     measure"
+	@echo "make soak      1,000 random fault schedules over each broker (SOAK_ARGS)"
 	@echo "make lint      ruff and mypy"
 	@echo "make lock      lock the requirements anew"
 	@echo "make clean     remove what was set up in this folder (after make destroy)"
@@ -67,6 +68,10 @@ test:
 bench:
 	$(ready_with_cli)
 	@$(venv) -m benchmarks $(BENCH_ARGS)
+
+soak:
+	$(ready)
+	@$(venv) -m soak $(SOAK_ARGS)
 
 lint:
 	$(ready)

@@ -1,0 +1,138 @@
+"""What must never happen, decided by the exchange's own book."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.models import Order, Status
+
+#: the exchange's words for an order that lives
+LIVE = frozenset({"PreSubmitted", "Submitted"})
+_OURS = {
+    "Filled": frozenset({Status.FILLED}),
+    "Cancelled": frozenset({Status.CANCELLED, Status.EXPIRED}),
+    # refused by the exchange after it had taken it
+    "Inactive": frozenset({Status.REJECTED, Status.INACTIVE, Status.CANCELLED}),
+    "PreSubmitted": frozenset({Status.PENDING, Status.ACCEPTED, Status.SUBMITTED}),
+    "Submitted": frozenset(
+        {Status.PENDING, Status.ACCEPTED, Status.SUBMITTED, Status.PARTIALLY_FILLED, Status.INACTIVE}
+    ),
+}
+#: statuses that say that nothing of the order is left to trade
+_DEAD = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
+
+
+@dataclass
+class Tally:
+    """What one schedule came to. The first block must stay 0; `violations` says it in words."""
+
+    duplicates: int = 0
+    lost_fills: int = 0
+    false_rejections: int = 0
+    false_empties: int = 0
+    false_unsent: int = 0
+    unjournalled: int = 0
+    unsettled: int = 0
+    hung: int = 0
+
+    orders: int = 0
+    in_book: int = 0
+    fills: int = 0
+    crashes: int = 0
+    faults: int = 0
+    unknown: int = 0
+    unknown_settled: int = 0
+    longest_recovery: float = 0.0
+    violations: list[str] = field(default_factory=list)
+
+    def violated(self, what: str, words: str) -> None:
+        """Count one."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.violations.append(f"{what}: {words}")
+
+
+MUST_BE_ZERO = (
+    "duplicates",
+    "lost_fills",
+    "false_rejections",
+    "false_empties",
+    "false_unsent",
+    "unjournalled",
+    "unsettled",
+    "hung",
+)
+
+
+def agrees(row: dict[str, Any], order: Order | None) -> bool:
+    """Whether the journal says of an order what the book says."""
+    if order is None:
+        return False
+    return order.status in _OURS[row["status"]] and abs(order.filled_qty - row["filled"]) < 1e-6
+
+
+def by_reference(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The book's orders by client order id; those that replaced one under the same id aren't a second one."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["order_ref"]:
+            found.setdefault(row["order_ref"], []).append(row)
+    return {
+        reference: [row for row in same if not (row.get("replaced_by") and len(same) > 1)]
+        for reference, same in found.items()
+    }
+
+
+def judge_orders(
+    tally: Tally, rows: list[dict[str, Any]], journal: list[Order], claims: dict[str, str]
+) -> None:
+    """Compare the book with the journal and with what callers were told, once everything is calm.
+
+    `claims`: by client order id, what the last call that placed it ended in: a status, or `unsent`.
+    """
+    held = by_reference(rows)
+    known: dict[str, Order] = {order.client_order_id: order for order in journal}
+    times = Counter(order.client_order_id for order in journal)
+    tally.in_book = len(rows)
+    for reference, same in held.items():
+        if len(same) > 1:
+            tally.violated("duplicates", f"{reference} stands {len(same)} times in the book")
+        if times[reference] != 1:
+            tally.violated("unjournalled", f"{reference} stands {times[reference]} times in the journal")
+            continue
+        _judge_one(tally, same[-1], known[reference], claims.get(reference, ""))
+
+
+def _judge_one(tally: Tally, row: dict[str, Any], order: Order, claim: str) -> None:
+    said = f"{order.client_order_id}: the book says {row['status']} with {row['filled']:g} filled"
+    shown = f"the journal {order.status} with {order.filled_qty:g} ({order.reason or 'no reason'})"
+    alive = row["status"] in LIVE or row["status"] == "Filled"
+    if alive and (order.status in _DEAD or claim == Status.REJECTED):
+        tally.violated("false_rejections", f"{said}, {shown}; the caller was told {claim or 'nothing'}")
+    if claim == "unsent":
+        tally.violated("false_unsent", f"{said}, and the caller was told that nothing was sent")
+    if row["filled"] - order.filled_qty > 1e-6:
+        tally.violated("lost_fills", f"{said}, {shown}")
+    elif not agrees(row, order):
+        tally.violated("unsettled", f"{said}, {shown}")
+
+
+def judge_fills(tally: Tally, executions: list[dict[str, Any]], fills: dict[str, float]) -> None:
+    """Every fill of the book must be reported, by its order's client order id. `fills`: shares by that id."""
+    traded: Counter[str] = Counter()
+    for row in executions:
+        if row["order_ref"]:
+            traded[row["order_ref"]] += row["quantity"]
+    for reference, shares in traded.items():
+        told = fills.get(reference, 0.0)
+        if abs(shares - told) > 1e-6:
+            tally.violated("lost_fills", f"{reference} traded {shares:g}, and get_fills() tells {told:g}")
+
+
+def judge_positions(tally: Tally, held: dict[str, float], told: dict[str, float]) -> None:
+    """Positions of the book and of the broker, once everything is calm."""
+    if held and not told:
+        tally.violated("false_empties", f"the account holds {held}, and get_positions() is empty")
+    elif held != told:
+        tally.violated("unsettled", f"the account holds {held}, and get_positions() tells {told}")

@@ -1,0 +1,106 @@
+"""A random schedule: its steps follow from seed, broker and number alone; their timing is the machine's."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from soak.faults import faults_of
+from soak.judge import Tally
+from soak.process import let_the_dead_rest
+from soak.venue import PRICE, Venue
+from soak.world import SYMBOLS, World, request
+
+STEPS = (12, 28)
+_WEIGHTS = {
+    "place": 30,
+    "repeat": 8,
+    "cancel": 10,
+    "replace": 5,
+    "cancel_all": 2,
+    "read": 10,
+    "price": 8,
+    "fault": 18,
+    "heal": 14,
+    "kill": 3,
+    "kill_within": 7,
+    "wait": 6,
+}
+
+Step = tuple[str, tuple[object, ...]]
+
+
+def steps(kind: str, seed: int, number: int) -> list[Step]:
+    """The schedule of that number."""
+    drawn = random.Random(f"{seed}/{kind}/{number}")
+    return [_step(kind, drawn, index, number) for index in range(drawn.randint(*STEPS))]
+
+
+def _step(kind: str, drawn: random.Random, index: int, number: int) -> Step:
+    faults = faults_of(kind)
+    what = drawn.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    if what == "fault" and not faults:
+        what = "price"
+    match what:
+        case "place":
+            near = drawn.choice([None, True, True, False])
+            side, symbol = drawn.choice(["buy", "buy", "sell"]), drawn.choice(SYMBOLS)
+            return what, (f"s{number}-{index}", side, drawn.randint(1, 5), near, symbol)
+        case "repeat" | "cancel" | "replace":
+            return what, (drawn.random(), round(PRICE * drawn.uniform(0.9, 1.1), 2))
+        case "price":
+            return what, (drawn.choice(SYMBOLS), round(PRICE * drawn.uniform(0.97, 1.03), 2))
+        case "fault":
+            return what, (drawn.choice(faults),)
+        case "kill_within":
+            return what, (drawn.randint(0, 4),)
+        case "wait":
+            return what, (round(drawn.uniform(0.05, 0.5), 2),)
+    return what, ()
+
+
+def perform(world: World, step: Step) -> None:
+    """Carry out one step; those that choose an earlier order do nothing while there is none."""
+    what, details = step
+    if what in ("repeat", "cancel", "replace"):
+        share, price = details
+        if not world.asked:
+            return
+        reference = list(world.asked)[int(float(str(share)) * len(world.asked))]
+        if what == "repeat":
+            world.place(world.asked[reference])
+        elif what == "cancel":
+            world.cancel(reference)
+        else:
+            world.replace(reference, float(str(price)))
+        return
+    acts: dict[str, Callable[..., None]] = {
+        "place": lambda reference, side, qty, near, symbol: world.place(
+            request(reference, side=side, qty=qty, near=near, symbol=symbol)
+        ),
+        "cancel_all": world.cancel_all,
+        "read": world.read,
+        "price": world.move_price,
+        "fault": world.begin,
+        "heal": world.heal,
+        "kill": world.restart,
+        "kill_within": world.kill_after,
+        "wait": world.wait,
+    }
+    acts[what](*details)
+
+
+def run(kind: str, seed: int, number: int, tell: Callable[[str], None] = lambda _line: None) -> Tally:
+    """One schedule from an empty account to the reckoning."""
+    let_the_dead_rest()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, Venue(kind) as venue:
+        world = World(kind, venue, Path(folder) / "orders.sqlite")
+        try:
+            for step in steps(kind, seed, number):
+                tell(f"{step[0]} {' '.join(map(str, step[1]))}")
+                perform(world, step)
+            return world.settle()
+        finally:
+            world.close()

@@ -1,0 +1,253 @@
+"""One broker in one venue: operations, crashes and faults in any order, and the reckoning at the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from broker.errors import (
+    BrokerError,
+    DuplicateClientOrderId,
+    OrderNotFound,
+    OrderOutcomeUnknown,
+    OrderRejected,
+    RateLimited,
+    UnsupportedOperation,
+)
+from broker.journal import Journal
+from broker.models import Order, OrderRequest, Status
+from soak import judge
+from soak.brokers import BUILD
+from soak.faults import FAULTS
+from soak.judge import Tally
+from soak.process import Hung, Killed, Process
+from soak.venue import PRICE, Venue
+
+SYMBOLS = ("AAPL", "MSFT")
+#: seconds from the last fault to agreement of book and journal; the brokers' longest pause is 15 s
+RECOVERY = 25.0
+#: seconds that news of a position may be under way
+NEWS = 3.0
+_LOOK = 0.02
+
+
+class World:
+    """`tally` holds what came of it. What a call ends in is taken down, never raised."""
+
+    def __init__(self, kind: str, venue: Venue, journal_file: Path) -> None:
+        self.kind = kind
+        self.venue = venue
+        self.tally = Tally()
+        self.claims: dict[str, str] = {}
+        self.asked: dict[str, OrderRequest] = {}
+        self._unknown: set[str] = set()
+        self._faults: dict[str, None] = {}
+        self._file = journal_file
+        self._pause = threading.Event()
+        self._began = time.time()
+        self.process = Process(venue, BUILD[kind], journal_file)
+        #: the judge's own view of the journal, which no crash takes away
+        self.journal = Journal.in_file(str(journal_file))
+
+    # Operations
+
+    def place(self, request: OrderRequest) -> None:
+        """Place a new order, or repeat the call of an earlier one."""
+        first = request.client_order_id not in self.asked
+        self.tally.orders += first
+        self.asked[request.client_order_id] = request
+        claim = self._placing(lambda: self.process.broker.place_order(request), request.client_order_id)
+        # A repeated call that never got through says nothing about what the first one sent.
+        if first or claim != "unsent":
+            self.claims[request.client_order_id] = claim
+
+    def _placing(self, work: Callable[[], Order], reference: str) -> str:
+        try:
+            return self.process.call(work).status
+        except OrderRejected:
+            return Status.REJECTED
+        except OrderOutcomeUnknown:
+            self._unknown.add(reference)
+            return Status.UNKNOWN
+        except Killed:
+            self.restart()
+            return "killed"
+        except Hung as hung:
+            self.tally.violated("hung", str(hung))
+            self.restart()
+            return "killed"
+        except BrokerError:
+            return "unsent"  # what every other error of place_order promises
+
+    def cancel(self, reference: str) -> None:
+        """Cancel an order by our id, as a caller who kept only the client order id."""
+        order = self._known(reference)
+        if order is not None:
+            self._try(lambda: self.process.broker.cancel_order(order.id))
+
+    def replace(self, reference: str, limit_price: float) -> None:
+        """Give a working order another price, where the broker can."""
+        order = self._known(reference)
+        if order is not None and getattr(self.process.broker.capabilities, "replace", False):
+            self._try(lambda: self.process.broker.replace_order(order.id, limit_price=limit_price))
+
+    def cancel_all(self) -> None:
+        """Cancel everything, where the broker can."""
+        if hasattr(self.process.broker, "cancel_all_orders"):
+            self._try(self.process.broker.cancel_all_orders)
+
+    def read(self) -> None:
+        """Read everything. An empty answer while the book holds something is a lie."""
+        held = self._held_for_long()
+        positions = self._try(self.process.broker.get_positions)
+        if positions == [] and held and self._held_for_long():
+            self.tally.violated("false_empties", f"get_positions() was [] while the account holds {held}")
+        position = self._try(lambda: self.process.broker.get_position(SYMBOLS[0]), failed=False)
+        if position is None and SYMBOLS[0] in held and SYMBOLS[0] in self._held_for_long():
+            self.tally.violated("false_empties", f"get_position({SYMBOLS[0]}) was None, held: {held}")
+        self._try(self.process.broker.get_account)
+        history = self._try(self.process.broker.get_orders_history)
+        if history == [] and self.journal.recent(self.venue.account, 1):
+            self.tally.violated("false_empties", "get_orders_history() was [] though orders were placed")
+        for reference in list(self.asked)[-2:]:
+            order = self._known(reference)
+            if order is not None:
+                self._try(lambda order=order: self.process.broker.get_order(order.id))
+
+    def move_price(self, symbol: str, price: float) -> None:
+        """Fix a price; resting orders that it crosses trade."""
+        self.venue.set_price(symbol, price)
+
+    def wait(self, seconds: float) -> None:
+        """Let things happen."""
+        self._pause.wait(seconds)
+
+    # Crashes and faults
+
+    def kill_after(self, commits: int) -> None:
+        """Let the process die within one of its next calls, or by `restart` if it makes none."""
+        self.process.kill_after(commits)
+
+    def restart(self) -> None:
+        """Kill the process if it lives, and start the next over the same journal."""
+        self.tally.crashes += 1
+        self.process.kill()
+        self._start()
+
+    def begin(self, name: str) -> None:
+        """Begin a fault."""
+        self.tally.faults += 1
+        self._faults[name] = None
+        FAULTS[name].begin(self)
+
+    def heal(self) -> None:
+        """End all faults."""
+        # A hanging gateway is told to go on over its link, so that must be up by then.
+        for name in sorted(self._faults, key=lambda name: name == "gateway hangs"):
+            FAULTS[name].end(self)
+        self._faults.clear()
+
+    # The reckoning
+
+    def settle(self) -> Tally:
+        """End all faults, let the broker recover, and compare it with the book."""
+        began = time.monotonic()
+        self.heal()
+        if self.process.dead.is_set():
+            self._start()
+        self.process.kill_after(10**9)
+        self.until(self._answers, "the broker answers again")
+        self.tally.longest_recovery = time.monotonic() - began
+        self.until(self._agrees, "", give_up=False)
+        tally = self.tally
+        tally.fills = len(self.venue.executions())
+        journal = self.journal.recent(self.venue.account, 10_000)
+        judge.judge_orders(tally, self.venue.orders(), journal, self.claims)
+        if getattr(self.process.broker.capabilities, "fills", False):
+            judge.judge_fills(tally, self.venue.executions(), self._told_fills())
+        told = {p.symbol: p.qty for p in self._try(self.process.broker.get_positions, failed=None) or []}
+        judge.judge_positions(tally, self.venue.positions(), told)
+        tally.unknown = len(self._unknown)
+        by_reference = {order.client_order_id: order for order in journal}
+        tally.unknown_settled = sum(by_reference[r].status != Status.UNKNOWN for r in self._unknown)
+        return tally
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.process.stop()
+
+    def until(self, check: Callable[[], Any], why: str, give_up: bool = True) -> None:
+        """Wait for a true answer; what never comes is a hang, unless its absence is judged elsewhere."""
+        deadline = time.monotonic() + RECOVERY
+        while not check():
+            if time.monotonic() > deadline:
+                if give_up:
+                    self.tally.violated("hung", f"never within {RECOVERY:g} s: {why}")
+                return
+            self._pause.wait(_LOOK)
+
+    def _answers(self) -> bool:
+        return self._try(self.process.broker.get_positions, failed=None) is not None
+
+    def _agrees(self) -> bool:
+        """Whether the broker tells of every order what the book says; asks for those that differ."""
+        known = {o.client_order_id: o for o in self.journal.recent(self.venue.account, 10_000)}
+        fine = True
+        for reference, same in judge.by_reference(self.venue.orders()).items():
+            order = known.get(reference)
+            if order is not None and not judge.agrees(same[-1], order):
+                fine = False
+                self._try(lambda order=order: self.process.broker.get_order(order.id))
+        told = self._try(self.process.broker.get_positions, failed=None)
+        return fine and told is not None and {p.symbol: p.qty for p in told} == self.venue.positions()
+
+    def _told_fills(self) -> dict[str, float]:
+        told: dict[str, float] = {}
+        for fill in self._try(lambda: self.process.broker.get_fills(limit=10_000), failed=[]):
+            told[fill.client_order_id] = told.get(fill.client_order_id, 0.0) + fill.qty
+        return told
+
+    def _held_for_long(self) -> dict[str, float]:
+        """What the account holds, if the first share of it came long enough ago for the news to be here."""
+        executions = self.venue.executions()
+        if not executions or time.time() - max(row["time"] for row in executions) < NEWS:
+            return {}
+        return self.venue.positions()
+
+    def _known(self, reference: str) -> Order | None:
+        return self.journal.find(self.venue.account, reference)
+
+    def _start(self) -> None:
+        self.process = Process(self.venue, BUILD[self.kind], self._file)
+        for name in self._faults:
+            if name == "line down":
+                FAULTS[name].begin(self)  # the next process's line is down as well
+
+    def _try(self, work: Callable[[], Any], failed: Any = None) -> Any:
+        """The answer, or `failed` for any of the errors that a broker may raise."""
+        try:
+            return self.process.call(work)
+        except Killed:
+            self.restart()
+        except Hung as hung:
+            self.tally.violated("hung", str(hung))
+            self.restart()
+        except (BrokerError, OrderNotFound, RateLimited, UnsupportedOperation, DuplicateClientOrderId):
+            pass
+        return failed
+
+
+def request(
+    reference: str, *, side: str, qty: float, near: bool | None, symbol: str, tif: str = "gtc"
+) -> OrderRequest:
+    """A market order (`near` None), or a limit order that the price may cross (True) or never does."""
+    if near is None:
+        return OrderRequest(symbol, side, qty, "market", client_order_id=reference, time_in_force="day")
+    away = 0.01 if near else 0.3
+    limit = round(PRICE * (1 - away if side == "buy" else 1 + away), 2)
+    return OrderRequest(
+        symbol, side, qty, "limit", limit_price=limit, client_order_id=reference, time_in_force=tif
+    )
