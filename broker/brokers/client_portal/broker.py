@@ -1,0 +1,463 @@
+"""Interactive Brokers through a Client Portal gateway, behind the broker interface."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from broker.base import BaseBroker, Capabilities
+from broker.brokers.client_portal.account import account_info, as_order, position_of, preview_of, symbol_of
+from broker.brokers.client_portal.answers import number
+from broker.brokers.client_portal.book import OrderBook
+from broker.brokers.client_portal.entry import OrderEntry, order_body
+from broker.brokers.client_portal.link import State, unconnected
+from broker.brokers.client_portal.market import Market
+from broker.brokers.client_portal.pacing import Limits
+from broker.brokers.client_portal.questions import Policy
+from broker.brokers.client_portal.session import Session, check_mode
+from broker.brokers.client_portal.stream import Watcher
+from broker.brokers.client_portal.wire import OrderWire, Wire, check_tls
+from broker.errors import (
+    BrokerError,
+    InvalidRequest,
+    OrderNotCancellable,
+    OrderNotFound,
+    OrderNotReplaceable,
+    OrderOutcomeUnknown,
+    field_problem,
+)
+from broker.journal import Journal
+from broker.market.hours import clock_from_calendar, clock_from_sessions
+from broker.models import (
+    FINAL_STATUSES,
+    AccountInfo,
+    Clock,
+    Fill,
+    Health,
+    Order,
+    OrderEvent,
+    OrderPreview,
+    OrderRequest,
+    Position,
+    Quote,
+    Status,
+)
+from broker.placement import Guard, NothingKnown, place, rejection
+from broker.stream import EventStream
+from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
+
+log = logging.getLogger(__name__)
+
+BASE_PATH = "/v1/api"
+#: seconds that `connect` waits for its first attempt
+CONNECT_WAIT = 30.0
+
+
+class _Running:
+    """What exists from `start` to `disconnect`."""
+
+    def __init__(self, session: Session, book: OrderBook, entry: OrderEntry, watcher: Watcher) -> None:
+        self.session, self.book, self.entry, self.watcher = session, book, entry, watcher
+        self.market = Market(session)
+
+    def start(self, name: str) -> None:
+        """Start the two threads: one keeps the session, one watches orders."""
+        for work, what in ((self.session.run, "session"), (self.watcher.run, "watcher")):
+            threading.Thread(target=work, name=f"{name}-{what}", daemon=True).start()
+
+    def stop(self, reason: str) -> None:
+        """End both."""
+        self.watcher.stop()
+        self.session.stop(reason)
+
+
+class ClientPortalBroker(BaseBroker):
+    """One gateway, one login, its accounts. Several processes must not trade through one gateway at once."""
+
+    name = "ibeam"
+    capabilities = Capabilities(
+        order_types=frozenset({"market", "limit", "stop", "stop_limit"}),
+        quotes=True,
+        exclusive=True,
+        replace=True,
+        preview=True,
+        fills=True,
+        stream=True,
+        several_accounts=True,
+        extended_hours=True,
+    )
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        url: str,
+        ca_file: str,
+        token: str = "",
+        account: str = "",
+        trading_mode: str = "",
+        confirm: frozenset[str] | None = None,
+        take_over: bool = False,
+        timeout: float = 15.0,
+        heartbeat: float = 60.0,
+        limits: Limits | None = None,
+        websocket: bool = True,
+        guard: Guard | None = None,
+    ) -> None:
+        """`url`: https://host:port; `ca_file`: PEM of its certificate or CA; `token`: for a proxy.
+
+        `confirm`: ids of the questions that are confirmed (see `questions`); `take_over`: take the session
+        from another login of the user; `timeout` and `heartbeat` in seconds. Raises `ConfigurationError`.
+        """
+        check_tls(url, ca_file)
+        check_mode(trading_mode)
+        base = url.rstrip("/")
+        self._url = base if base.endswith(BASE_PATH) else base + BASE_PATH
+        self._journal, self._ca_file, self._token = journal, ca_file, token
+        self._account, self._trading_mode = account, trading_mode
+        self._policy, self._take_over = Policy(confirm), take_over
+        self._timeout, self._heartbeat = timeout, heartbeat
+        self._limits, self._websocket, self._guard = limits or Limits(), websocket, guard
+        self._events = EventStream("ibeam-events")
+        self._lock = threading.Lock()
+        self._parts: _Running | None = None
+        self._stopped = unconnected()
+
+    # Connecting
+
+    def start(self) -> None:
+        """Begin to connect, and go on for ever."""
+        with self._lock:
+            if self._parts is not None:
+                return
+            session = Session(
+                Wire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
+                OrderWire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
+                account=self._account,
+                trading_mode=self._trading_mode,
+                limits=self._limits,
+                heartbeat=self._heartbeat,
+                take_over=self._take_over,
+            )
+            book = OrderBook(session, self._journal, self._events, self._limits)
+            entry = OrderEntry(session, book, self._policy)
+            watcher = Watcher(session, book, self._ca_file, websocket=self._websocket)
+            self._parts = _Running(session, book, entry, watcher)
+            self._parts.start(self.name)
+
+    def connect(self) -> bool:
+        """True once connected. Raises `NotConnected` after a failed attempt; others follow by themselves."""
+        self.start()
+        session = self._running().session
+        if not session.link.ok:
+            session.attempted.wait(CONNECT_WAIT)
+        session.require()
+        return True
+
+    def disconnect(self) -> None:
+        """Stop asking and reconnecting. The gateway stays logged in, and orders stay as they are."""
+        with self._lock:
+            parts, self._parts = self._parts, None
+            self._stopped = unconnected("disconnect() was called")
+        if parts is not None:
+            parts.stop("disconnect() was called")
+
+    def _running(self) -> _Running:
+        parts = self._parts
+        if parts is None:
+            raise self._stopped.error()
+        return parts
+
+    def _ready(self) -> _Running:
+        parts = self._running()
+        parts.session.require()
+        return parts
+
+    # Questions
+
+    def get_accounts(self) -> list[str]:
+        """See `BaseBroker.get_accounts`."""
+        return list(self._ready().session.accounts)
+
+    def get_account(self) -> AccountInfo:
+        """See `BaseBroker.get_account`. `last_equity` is the previous day's, where IBKR gives it."""
+        session = self._ready().session
+        account = session.account
+        return account_info(account, session.portfolio(lambda w: w.portfolio_summary(account)))
+
+    def get_positions(self) -> list[Position]:
+        """See `BaseBroker.get_positions`: from the path that isn't cached."""
+        parts = self._ready()
+        account = parts.session.account
+        rows = parts.session.portfolio(lambda w: w.get(f"portfolio2/{account}/positions"))
+        held = [row for row in rows or [] if number(row.get("position"))]
+        positions = [position_of(row, self._price_for(parts, row)) for row in held]
+        return sorted(positions, key=lambda p: p.symbol)
+
+    def _price_for(self, parts: _Running, row: dict[str, Any]) -> float | None:
+        """A price for a position that was just opened, which has none yet."""
+        if number(row.get("marketPrice")):
+            return None
+        quote = parts.market.quote(symbol_of(row))
+        return quote.last or quote.bid or quote.close
+
+    def get_position(self, symbol: str) -> Position | None:
+        """See `BaseBroker.get_position`."""
+        symbol = check_symbol(symbol)
+        return next((p for p in self.get_positions() if p.symbol == symbol), None)
+
+    def get_quote(self, symbol: str) -> Quote:
+        """See `BaseBroker.get_quote`; delayed prices where live ones aren't subscribed."""
+        symbol = check_symbol(symbol)
+        return self._ready().market.quote(symbol)
+
+    def clock(self) -> Clock:
+        """The broker's own hours where it gives them, else the exchange's calendar. Needs no connection."""
+        now, parts = datetime.now(UTC), self._parts
+        if parts is not None and parts.session.link.ok:
+            try:
+                told = clock_from_sessions(parts.market.hours(), now)
+            except BrokerError as failure:
+                log.info("the broker's hours can't be read now: %s", failure.message)
+            else:
+                return told or clock_from_calendar(now)
+        return clock_from_calendar(now)
+
+    def health(self) -> Health:
+        """See `BaseBroker.health`: tickle for the gateway, and the account's balances from beyond it."""
+        parts = self._parts
+        if parts is None:
+            link = self._stopped
+            return Health(
+                False,
+                link.state,
+                link.since.isoformat(),
+                link.reason,
+                link.doing,
+                details={"gateway": self._url},
+            )
+        session, proved = parts.session, None
+        if session.link.ok:
+            try:
+                session.tickle.get()
+                account = session.account
+                session.portfolio(lambda w: w.portfolio_summary(account))
+                proved = datetime.now(UTC).isoformat()
+            except BrokerError as failure:
+                log.info("the link can't be proved: %s", failure.message)
+                if session.link.ok:
+                    return self._described(parts, State.LINK_LOST, failure.message)
+        return self._described(parts, proved_at=proved)
+
+    def _described(
+        self, parts: _Running, state: str = "", reason: str = "", proved_at: str | None = None
+    ) -> Health:
+        link = parts.session.link
+        return Health(
+            ok=link.ok and not state,
+            state=state or link.state,
+            since=link.since.isoformat(),
+            reason=reason or link.reason,
+            doing=link.doing,
+            proved_at=proved_at,
+            round_trip_ms=round(parts.session.round_trip * 1000, 3) if proved_at else None,
+            second_factor=link.state == State.SECOND_FACTOR,
+            details={
+                "gateway": self._url,
+                "accounts": list(parts.session.accounts),
+                "websocket": parts.watcher.live,
+            },
+        )
+
+    # Orders
+
+    def place_order(self, request: OrderRequest) -> Order:
+        """See `BaseBroker.place_order`. A question that isn't in the list of confirmed ones refuses it."""
+        return place(
+            request,
+            capabilities=self.capabilities,
+            journal=self._journal,
+            account=lambda: self._account_for(request),
+            prepare=lambda asked: self._ready().market.conid(asked.symbol),
+            send=lambda order, conid: self._ready().entry.send(order, conid),
+            settle=lambda order: self._ready().book.settle(order),
+            note=lambda order, report: self._running().book.note(order, report),
+            guard=self._guard,
+        )
+
+    def _account_for(self, request: OrderRequest) -> str:
+        session = self._ready().session
+        wanted = request.account
+        if wanted and wanted not in session.accounts:
+            said = f"must be one of this login's: {', '.join(session.accounts)}"
+            raise InvalidRequest([field_problem("account", said, wanted)])
+        return wanted or session.account
+
+    def get_order(self, order_id: str) -> Order:
+        """See `BaseBroker.get_order`; read from IBKR while the order isn't final."""
+        parts = self._ready()
+        order = self._find(parts, lambda account: self._journal.get(account, order_id))
+        return self._current(parts, order)
+
+    def get_order_by_client_id(self, client_order_id: str) -> Order:
+        """See `BaseBroker.get_order_by_client_id`."""
+        wanted = check_client_order_id(client_order_id)
+        parts = self._ready()
+
+        def find(account: str) -> Order:
+            found = self._journal.find(account, wanted)
+            if found is None:
+                raise OrderNotFound(f"no order has the client order id {wanted!a}")
+            return found
+
+        return self._current(parts, self._find(parts, find))
+
+    def _find(self, parts: _Running, find: Callable[[str], Order]) -> Order:
+        missing: OrderNotFound | None = None
+        for account in parts.session.accounts:
+            try:
+                return find(account)
+            except OrderNotFound as nothing:
+                missing = missing or nothing
+        raise missing or OrderNotFound("this login has no account")
+
+    def _current(self, parts: _Running, order: Order) -> Order:
+        if order.status in FINAL_STATUSES or order.status == Status.RECORDED:
+            return order
+        if order.status == Status.SENT and not order.permanent_id:
+            return order  # the call that sends it has the conversation; it isn't lost yet
+        return parts.book.settle(order)
+
+    def get_orders_history(self, limit: int = 50) -> list[Order]:
+        """See `BaseBroker.get_orders_history`. Orders of the session that others placed are among them."""
+        parts = self._ready()
+        if not parts.watcher.live:
+            parts.book.whole_orders()
+        found = [o for account in parts.session.accounts for o in self._journal.recent(account, limit)]
+        return sorted(found, key=lambda o: o.created_at or "", reverse=True)[:limit]
+
+    def cancel_order(self, order_id: str) -> bool:
+        """See `BaseBroker.cancel_order`."""
+        parts = self._ready()
+        order = self._find(parts, lambda account: self._journal.get(account, order_id))
+        if order.status not in FINAL_STATUSES and not order.permanent_id:
+            order = parts.book.settle(order)
+        if order.status in FINAL_STATUSES:
+            raise OrderNotCancellable(f"the order is {order.status}", order)
+        if not order.permanent_id:
+            raise OrderNotCancellable("the broker doesn't show this order, so it can't be cancelled", order)
+        parts.entry.cancel(order)
+        return True
+
+    def cancel_all_orders(self) -> list[Order]:
+        """See `BaseBroker.cancel_all_orders`: of all accounts, those that others placed too."""
+        parts = self._ready()
+        parts.book.whole_orders()
+        asked = [order for account in parts.session.accounts for order in self._journal.unsettled(account)]
+        done = []
+        for order in asked:
+            try:
+                self.cancel_order(order.id)
+            except OrderNotCancellable as late:
+                log.info("order %s isn't cancelled: %s", order.id, late.message)
+            done.append(self._journal.get(order.account_id, order.id))
+        return done
+
+    def replace_order(
+        self,
+        order_id: str,
+        *,
+        qty: float | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        time_in_force: str | None = None,
+    ) -> Order:
+        """See `BaseBroker.replace_order`. IBKR changes an order in place: its id stays."""
+        parts = self._ready()
+        order = self.get_order(order_id)
+        change = check_replacement(
+            order,
+            self.capabilities,
+            qty=qty,
+            limit_price=limit_price,
+            stop_price=stop_price,
+            time_in_force=time_in_force,
+        )
+        if order.status in FINAL_STATUSES:
+            raise OrderNotReplaceable(f"the order is {order.status}", order)
+        if not order.permanent_id:
+            raise OrderNotReplaceable("the broker doesn't show this order, so it can't be changed", order)
+        conid = parts.market.conid(order.symbol)
+        wanted = replace(order, **change)  # type: ignore[arg-type]
+        if self._guard is not None:
+            self._guard(_as_request(wanted), order.account_id)
+        self._journal.begin_change(order.id, dict(change))
+        try:
+            report = parts.entry.replace(order, wanted, conid)
+        except NothingKnown as silence:
+            raise OrderOutcomeUnknown(str(silence), order) from silence
+        except OrderNotReplaceable as refusal:
+            refusal.order = self._journal.end_change(order.id, f"a change was refused: {refusal.message}")
+            raise
+        except BrokerError:
+            self._journal.end_change(order.id)
+            raise
+        noted = parts.book.note(order, replace(report, **change))  # type: ignore[arg-type]
+        return noted if noted.status in FINAL_STATUSES else self._journal.end_change(order.id)
+
+    def preview_order(self, request: OrderRequest) -> OrderPreview:
+        """See `BaseBroker.preview_order`."""
+        request = check_order(request, self.capabilities)
+        parts = self._ready()
+        account = self._account_for(request)
+        conid = parts.market.conid(request.symbol)
+        parts.market.start_data(conid)
+        body = order_body(as_order(request, account), conid)
+        path = f"iserver/account/{account}/orders/whatif"
+        answer = parts.session.read(lambda w: w.post(path, params={"orders": [body]}))
+        if not isinstance(answer, dict) or answer.get("error"):
+            said = answer.get("error") if isinstance(answer, dict) else answer
+            raise rejection(str(said)[:500])
+        return preview_of(request, answer)
+
+    def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
+        """See `BaseBroker.get_fills`. IBKR itself tells those of seven days."""
+        parts = self._ready()
+        if not parts.watcher.live or not self._fills_complete(parts):
+            parts.book.trades.get()
+        fills = self._journal.fills
+        found = [f for account in parts.session.accounts for f in fills.recent(account, since, limit)]
+        return sorted(found, key=lambda f: f.time, reverse=True)[:limit]
+
+    def _fills_complete(self, parts: _Running) -> bool:
+        """True if the fills that are known make up what recent orders say is filled."""
+        now = datetime.now(UTC)
+        for account in parts.session.accounts:
+            for order in self._journal.changed_since(account, now - timedelta(days=1), 500):
+                known = sum(fill.qty for fill in self._journal.fills.of_order(order.id))
+                if order.filled_qty > known + 1e-6:
+                    return False
+        return True
+
+    def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
+        """See `BaseBroker.subscribe`: by websocket, by polling while there is none."""
+        return self._events.subscribe(callback)
+
+
+def _as_request(order: Order) -> OrderRequest:
+    return OrderRequest(
+        symbol=order.symbol,
+        side=order.side,
+        qty=order.qty,
+        order_type=order.order_type,
+        limit_price=order.limit_price,
+        time_in_force=order.time_in_force,
+        client_order_id=order.client_order_id,
+        stop_price=order.stop_price,
+        account=order.account_id,
+        extended_hours=order.extended_hours,
+    )
