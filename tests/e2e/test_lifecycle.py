@@ -116,7 +116,7 @@ UP = (
 )
 
 
-@pytest.mark.parametrize("moment", ["ibkr-network-vpc", "ibkr-gateway-instance", "ibkr-api-service"])
+@pytest.mark.parametrize("moment", ["ibkr-network", "ibkr-gateway-instance", "ibkr-api-service"])
 def test_an_up_that_was_killed_in_the_middle_can_be_repeated(own: LocalStack, moment: str) -> None:
     network = str(own.cloud._wanted)
     log = own.home.parent / "killed.log"
