@@ -63,7 +63,7 @@ class OrderBook:
     # Reading
 
     def _read_orders(self) -> tuple[bool, list[Json]]:
-        answer = self._session.read(lambda w: w.live_orders())
+        answer = self._session.read(lambda w: w.live_orders(), spacing=self._lists)
         rows = [row for row in (answer or {}).get("orders") or [] if row.get("orderId")]
         for row in rows:
             self.take_order(row)
@@ -75,7 +75,7 @@ class OrderBook:
         return rows if whole else self.orders.get()[1]
 
     def _read_trades(self) -> list[Json]:
-        rows = self._session.read(lambda w: w.trades(days=TRADE_DAYS)) or []
+        rows = self._session.read(lambda w: w.trades(days=TRADE_DAYS), spacing=self._lists) or []
         for row in reversed(rows):
             self.take_trade(row)
         return list(rows)

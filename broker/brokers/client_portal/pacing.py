@@ -100,7 +100,7 @@ class SharedRead(Generic[T]):
         self._spacing = spacing
         self._turn = threading.Lock()
         self._pause = threading.Event()
-        self._began = float("-inf")
+        self._asked = float("-inf")
         self._kept: tuple[float, T] | None = None
 
     def get(self) -> T:
@@ -109,9 +109,13 @@ class SharedRead(Generic[T]):
         with self._turn:
             if self._kept is not None and self._kept[0] >= came:
                 return self._kept[1]
-            while (wait := self._began + self._spacing - time.monotonic()) > 0:
+            while (wait := self._asked + self._spacing - time.monotonic()) > 0:
                 self._pause.wait(wait)
-            self._began = time.monotonic()
-            answer = self._read()
-            self._kept = (self._began, answer)
+            began = time.monotonic()
+            try:
+                answer = self._read()
+            finally:
+                # The request may have waited for its turn, so the pause is counted from its answer.
+                self._asked = time.monotonic()
+            self._kept = (began, answer)
             return answer

@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         """`take_over`: take the session from another login of the same user. `heartbeat`: seconds."""
         self.wire, self.orders = wire, orders
-        self.pacer = Pacer(limits)
+        self.pacer, self._limits = Pacer(limits), limits
         self.link: Link = unconnected()
         #: counts openings: what a session must be asked first is asked once in each
         self.epoch = 0
@@ -63,7 +63,9 @@ class Session:
         self._wanted, self._mode = account, trading_mode
         self._take_over, self._heartbeat = take_over, heartbeat
         self._opening = threading.Lock()
-        self._portfolio = SharedRead(lambda: self.read(lambda w: w.portfolio_accounts()), limits.lists)
+        self._portfolio = SharedRead(
+            lambda: self.read(lambda w: w.portfolio_accounts(), spacing=limits.lists), limits.lists
+        )
         self._portfolio_epoch = -1
         self._stopped = threading.Event()
         self._wake = threading.Event()
@@ -82,10 +84,11 @@ class Session:
         if not self.link.ok:
             raise self.link.error()
 
-    def read(self, ask: Ask, urgency: int = QUESTION, *, absent: int = 0) -> Any:
+    def read(self, ask: Ask, urgency: int = QUESTION, *, absent: int = 0, spacing: float = READ_PAUSE) -> Any:
         """The answer to a question, asked again where that may help: a question changes nothing.
 
-        `absent`: a status that may also mean that what is asked for isn't there.
+        `absent`: a status that may also mean that what is asked for isn't there; `spacing`: the
+        seconds that IBKR wants between two of these questions.
         Raises `NotConnected`, `RateLimited`, `Refused`. Never for an order.
         """
         for left in reversed(range(READ_ATTEMPTS)):
@@ -102,7 +105,7 @@ class Session:
                 if answer.status == absent and not left:
                     raise Refused(answer.status, answer.text) from None
                 self._mend(answer, epoch, left)
-            self._stopped.wait(READ_PAUSE * random.uniform(0.5, 1.0) * (READ_ATTEMPTS - left))
+            self._stopped.wait(spacing * random.uniform(1.0, 1.5) * (READ_ATTEMPTS - left))
         raise self.lost("no brokerage session could be kept")
 
     def _mend(self, answer: Answered, epoch: int, left: int) -> None:
@@ -277,7 +280,7 @@ class Session:
     def _tickle(self) -> Json:
         """Keep the login alive, and see how it is. Raises `NotConnected`."""
         began = time.monotonic()
-        answer = dict(self.read(lambda w: w.tickle()))
+        answer = dict(self.read(lambda w: w.tickle(), spacing=self._limits.tickle))
         self.round_trip = time.monotonic() - began
         self.session_id = str(answer.get("session") or "")
         status = (answer.get("iserver") or {}).get("authStatus") or {}
