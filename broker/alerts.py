@@ -1,6 +1,6 @@
 """Alerts to people, by mail, Telegram, Slack and whatever else apprise reaches.
 
-    alerts = Alerts.from_environment(os.environ)       # ALERT_URLS: URLs of apprise, spaces between
+    alerts = Alerts(alert_urls(os.environ.get("ALERT_URLS", "")))
     alerts.notify(Kind.KILL_SWITCH, "trading is halted by ada: odd fills")
     watch = AlertWatch(broker, alerts)                 # second factor, unknown outcomes, positions
     watch.start()
@@ -58,6 +58,11 @@ _TITLES: Final = {
 }
 
 
+def alert_urls(text: str) -> tuple[str, ...]:
+    """The URLs in a text such as `ALERT_URLS`: any number, with white space or commas between them."""
+    return tuple(url for url in re.split(r"[\s,]+(?=\w+://)", text.strip()) if url)
+
+
 @dataclass(frozen=True)
 class _Alert:
     title: str
@@ -91,14 +96,6 @@ class Alerts:
         self._left_out = 0
         self._queue: queue.Queue[_Alert] = queue.Queue(QUEUED_AT_MOST)
         self._thread: threading.Thread | None = None
-
-    @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str], *, secrets: Iterable[str] = (), source: str = ""
-    ) -> Alerts:
-        """The channel of `ALERT_URLS`: any number of URLs, white space or commas between."""
-        urls = re.split(r"[\s,]+(?=\w+://)", (environment.get("ALERT_URLS") or "").strip())
-        return cls(urls, secrets=secrets, source=source)
 
     def notify(self, kind: str, text: str, **context: object) -> bool:
         """Queue an alert and return at once; False if it was told lately or doesn't fit. Never raises.
@@ -252,26 +249,25 @@ class AlertWatch:
         self._alerts = alerts
         self._every = every
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
         """Begin to watch. What the broker can't stream isn't watched; its health is."""
+        self.stop()
+        self._stopped = threading.Event()
         if self._broker.capabilities.stream:
             self._unsubscribe = self._broker.subscribe(self._alerts.order_event)
-        self._thread = threading.Thread(target=self._look, name="alert-watch", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._look, args=(self._stopped,), name="alert-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Stop watching."""
+        """Stop watching, at once; it can be started again."""
         self._stopped.set()
         if self._unsubscribe is not None:
             self._unsubscribe()
-        if self._thread is not None:
-            self._thread.join(5)
+            self._unsubscribe = None
 
-    def _look(self) -> None:
-        while not self._stopped.wait(self._every):
+    def _look(self, stopped: threading.Event) -> None:
+        while not stopped.wait(self._every):
             try:
                 self._alerts.health(self._broker.health())
             except Exception:

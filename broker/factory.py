@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from broker.alerts import Alerts, AlertWatch, alert_urls
 from broker.base import BaseBroker
 from broker.errors import ConfigurationError, NotConnected
 from broker.journal import Journal
+from broker.placement import Guard
+from broker.risk.limits import LIVE, Limits, limits_from_environment
+from broker.risk.live import VERIFICATION_DAYS, verification_days
+from broker.risk.wiring import declared, guard_for
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,17 @@ class BrokerSettings:
     alpaca_secret_key: str = field(default="", repr=False)
     alpaca_paper: bool = True
     alpaca_endpoint: str = ""
+    #: what every order has to keep to
+    limits: Limits = LIVE
+    #: how long a verification unlocks live trading
+    verification_days: int = VERIFICATION_DAYS
+    #: where alerts go (apprise's URLs, which hold tokens)
+    alert_urls: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What may stand in no text that leaves the process."""
+        return (self.alpaca_api_key, self.alpaca_secret_key, *self.alert_urls)
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
@@ -63,9 +79,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
     if paper not in ("true", "false"):
         problems.append(f"ALPACA_PAPER must be true or false, not {paper[:40]!a}")
     client_id = number("IBKR_CLIENT_ID", 1, 0, 2**31 - 1)
-    if problems:
-        raise ConfigurationError("; ".join(problems))
-    return BrokerSettings(
+    settings = BrokerSettings(
         broker_type=broker_type,
         gateway_host=environment.get("IBKR_GATEWAY_HOST") or "127.0.0.1",
         gateway_port=port,
@@ -76,17 +90,37 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         alpaca_secret_key=environment.get("ALPACA_SECRET_KEY") or "",
         alpaca_paper=paper != "false",
         alpaca_endpoint=environment.get("ALPACA_ENDPOINT") or "",
+        alert_urls=alert_urls(environment.get("ALERT_URLS") or ""),
     )
+    limits, days = LIVE, VERIFICATION_DAYS
+    try:
+        limits = limits_from_environment(environment, declared(settings).settings_mode)
+    except ConfigurationError as wrong:
+        problems.append(wrong.message)
+    try:
+        days = verification_days(environment)
+    except ConfigurationError as wrong:
+        problems.append(wrong.message)
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    return replace(settings, limits=limits, verification_days=days)
 
 
-def build_broker(settings: BrokerSettings, journal: Journal) -> BaseBroker:
-    """The broker that the settings name, not yet connected. Raises `ConfigurationError`."""
+def build_broker(settings: BrokerSettings, journal: Journal, alerts: Alerts | None = None) -> BaseBroker:
+    """The broker that the settings name, guarded and not yet connected. Raises `ConfigurationError`.
+
+    `alerts`: who is told of refusals; the settings' own channel unless given.
+    """
     build = BUILDERS.get(settings.broker_type)
     if build is None:
         raise ConfigurationError(
             f"BROKER_TYPE must be one of {', '.join(sorted(BUILDERS))}, not {settings.broker_type[:40]!a}"
         )
-    return build(settings, journal)
+    alerts = alerts or Alerts(settings.alert_urls, secrets=settings.secrets)
+    guard = guard_for(settings, journal, refused=alerts.refused)
+    broker = build(settings, journal, guard)
+    guard.attach(broker)
+    return broker
 
 
 def get_broker() -> BaseBroker:
@@ -98,7 +132,10 @@ def get_broker() -> BaseBroker:
     it goes on connecting, and its methods raise `NotConnected` meanwhile.
     """
     settings = settings_from_environment(os.environ)
-    broker = build_broker(settings, journal_from_environment(os.environ))
+    alerts = Alerts(settings.alert_urls, secrets=settings.secrets)
+    broker = build_broker(settings, journal_from_environment(os.environ), alerts)
+    if settings.alert_urls:
+        AlertWatch(broker, alerts).start()
     try:
         broker.connect()
     except NotConnected as away:
@@ -120,7 +157,7 @@ def journal_from_environment(environment: Mapping[str, str]) -> Journal:
     return Journal.in_file(str(path))
 
 
-def _alpaca(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+def _alpaca(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
     if not (settings.alpaca_api_key and settings.alpaca_secret_key):
         raise ConfigurationError("not configured: alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
     from broker.brokers.alpaca import AlpacaBroker
@@ -131,10 +168,11 @@ def _alpaca(settings: BrokerSettings, journal: Journal) -> BaseBroker:
         secret_key=settings.alpaca_secret_key,
         paper=settings.alpaca_paper,
         endpoint=settings.alpaca_endpoint,
+        guard=guard,
     )
 
 
-def _ibkr(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+def _ibkr(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
     from broker.brokers.ibkr import IBKRBroker
 
     return IBKRBroker(
@@ -144,23 +182,24 @@ def _ibkr(settings: BrokerSettings, journal: Journal) -> BaseBroker:
         client_id=settings.client_id,
         account=settings.account,
         trading_mode=settings.trading_mode,
+        guard=guard,
     )
 
 
-def _ibeam(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+def _ibeam(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
     raise ConfigurationError(
         "not configured: BROKER_TYPE ibeam trades per droplet, and no droplet is connected to this process; "
         "use ibkr, alpaca or simulated"
     )
 
 
-def _simulated(settings: BrokerSettings, journal: Journal) -> BaseBroker:
+def _simulated(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
     from broker.brokers.simulated import SimulatedBroker
 
-    return SimulatedBroker(journal)
+    return SimulatedBroker(journal, guard=guard)
 
 
-BUILDERS: dict[str, Callable[[BrokerSettings, Journal], BaseBroker]] = {
+BUILDERS: dict[str, Callable[[BrokerSettings, Journal, Guard], BaseBroker]] = {
     "alpaca": _alpaca,
     "ibeam": _ibeam,
     "ibkr": _ibkr,

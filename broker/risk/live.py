@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from broker.errors import LiveLocked
+from broker.errors import ConfigurationError, LiveLocked, shown
 from broker.journal import Journal
 from broker.risk.store import RiskStore, utc
 
@@ -69,3 +69,12 @@ def require_verified(
     # A time ahead of ours is no proof either.
     if not now - timedelta(days=days) <= when <= now + timedelta(minutes=5):
         raise LiveLocked(f"{where}: its verification of {when:%Y-%m-%d} holds for {days} days; {run}")
+
+
+def verification_days(environment: Mapping[str, str]) -> int:
+    """`LIVE_VERIFICATION_DAYS`. Raises `ConfigurationError`."""
+    text = environment.get("LIVE_VERIFICATION_DAYS") or str(VERIFICATION_DAYS)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 365):
+        said = f"LIVE_VERIFICATION_DAYS must be a whole number from 1 to 365, not {shown(text)}"
+        raise ConfigurationError(said)
+    return int(text)

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 from fastapi import FastAPI, Request, Response
 
-from broker.service import problems
+from broker.alerts import Alerts
+from broker.service import halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.connections import Connection
 from broker.service.database import make_engine
@@ -25,10 +26,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = settings.service
         engine = make_engine(service.database_url.get_secret_value())
-        default = Connection(settings.broker, engine, service.lease_seconds, settings.market)
+        alerts = Alerts(settings.broker.alert_urls, secrets=settings.secrets, source=service.stack)
+        default = Connection(settings.broker, engine, service.lease_seconds, settings.market, alerts)
         async with httpx.AsyncClient(follow_redirects=False) as client:
             keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
             app.state.engine = engine
+            app.state.alerts = alerts
             app.state.authenticator = Authenticator(keys, service.oidc_issuer, service.oidc_audience)
             app.state.connections = {"default": default}
             await default.start()
@@ -42,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     _install_refusals(app)
     app.include_router(trading)
+    app.include_router(halt.exports)
+    app.include_router(halt.switch)
     app.include_router(probes)
     app.add_middleware(RequestMiddleware, body_limit=settings.service.body_limit)
     return app

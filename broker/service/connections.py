@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import structlog
 from sqlalchemy import Engine
 
+from broker.alerts import Alerts, AlertWatch
 from broker.base import BaseBroker
 from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
 from broker.factory import BrokerSettings, build_broker
@@ -34,6 +35,7 @@ class Connection:
         engine: Engine,
         lease_seconds: float,
         market: Mapping[str, str] | None = None,
+        alerts: Alerts | None = None,
     ) -> None:
         """Builds the broker; a broker that isn't configured is a connection that says so.
 
@@ -50,7 +52,9 @@ class Connection:
         self._idle = asyncio.Event()
         self._idle.set()
         try:
-            self._broker = build_broker(settings, Journal(engine))
+            alerts = alerts or Alerts()
+            self._broker = build_broker(settings, Journal(engine), alerts)
+            self._watch = AlertWatch(self._broker, alerts)
         except ConfigurationError as missing:
             log.error("the broker isn't configured", reason=missing.message)
             self._unconfigured = missing
@@ -132,9 +136,11 @@ class Connection:
             log.warning("the broker is away", reason=away.reason)
         except BrokerError as failure:
             log.error("the broker can't be started", reason=failure.message)
+        self._watch.start()
 
     async def _end(self) -> None:
         assert self._broker is not None
+        self._watch.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
         await self._broker.disconnect_async()

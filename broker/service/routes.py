@@ -49,7 +49,8 @@ class UnknownConnection(BrokerError):
     kind = "unknown-connection"
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route may answer with, for the OpenAPI document."""
     words = {
         400: "The request can't be read",
         401: "No token, or one that doesn't hold",
@@ -85,7 +86,7 @@ trading = APIRouter(
     prefix="/api/v1/connections/{connection_id}",
     tags=["trading"],
     dependencies=[Depends(bearer)],
-    responses=_problems(401, 403, 404, 422, 502, 503),
+    responses=problem_answers(401, 403, 404, 422, 502, 503),
 )
 probes = APIRouter(tags=["probes"])
 
@@ -112,7 +113,7 @@ async def get_position(who: Reader, via: Via, symbol: str) -> Position:
     return position
 
 
-@trading.post("/orders", status_code=201, responses=_problems(400, 409, 413, 504))
+@trading.post("/orders", status_code=201, responses=problem_answers(400, 409, 413, 504))
 async def place_order(
     who: Trader,
     via: Via,
@@ -151,7 +152,7 @@ async def get_order(who: Reader, via: Via, order_id: Annotated[str, Path(max_len
     return await via.broker.get_order_async(order_id)
 
 
-@trading.delete("/orders/{order_id}", responses=_problems(409))
+@trading.delete("/orders/{order_id}", responses=problem_answers(409))
 async def cancel_order(
     who: Trader, via: Via, order_id: Annotated[str, Path(max_length=64)], response: Response
 ) -> Order:
@@ -187,7 +188,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@probes.get("/readyz", response_model=dict[str, str], responses=_problems(503))
+@probes.get("/readyz", response_model=dict[str, str], responses=problem_answers(503))
 async def readyz(request: Request) -> Any:
     """The database answers and has the schema. A gateway's nightly restart is no reason to leave."""
     try:

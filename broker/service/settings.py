@@ -76,6 +76,12 @@ class Settings:
         self.broker = broker
         self.market = market or {}
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What may stand in no text that leaves the process."""
+        url = self.service.database_url.get_secret_value()
+        return (*self.broker.secrets, url, urlsplit(url).password or "")
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read all settings. Raises `ConfigurationError` with every problem and the variable's name."""

@@ -174,7 +174,7 @@ async def test_the_openapi_document_describes_problems_and_the_token(
         for method, operation in methods.items()
     }
     trading = {name: o for name, o in operations.items() if "/connections/" in name}
-    assert len(trading) == 10
+    assert len(trading) == 11
     for name, operation in trading.items():
         assert operation["security"], name
         for status in ("401", "403", "404", "422", "503"):
