@@ -14,7 +14,9 @@ from broker.service import halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.connections import Connection
 from broker.service.database import make_engine
+from broker.service.events import events
 from broker.service.middleware import RequestMiddleware
+from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
 from broker.service.settings import Settings
 
@@ -45,6 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     _install_refusals(app)
     app.include_router(trading)
+    app.include_router(orders)
+    app.include_router(events)
     app.include_router(halt.exports)
     app.include_router(halt.switch)
     app.include_router(probes)

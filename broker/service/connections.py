@@ -18,6 +18,7 @@ from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
 from broker.market.quotes import CachedQuotes, quote_source
 from broker.models import Health
+from broker.service.eventlog import EventLog
 from broker.service.lease import LeaseKeeper, LeaseStore
 
 log = structlog.get_logger("broker.service.connections")
@@ -48,6 +49,7 @@ class Connection:
         self._since = datetime.now(UTC)
         self._lease: LeaseKeeper | None = None
         self._beginning: asyncio.Task[None] | None = None
+        self._events: EventLog | None = None
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,6 +77,8 @@ class Connection:
 
     async def stop(self) -> None:
         """Let running orders finish, disconnect, hand over."""
+        if self._events is not None:
+            self._events.close()
         if self._lease is not None:
             await self._lease.stop()
         elif self._broker is not None:
@@ -116,6 +120,13 @@ class Connection:
             self._running -= 1
             if self._running == 0:
                 self._idle.set()
+
+    def events(self) -> EventLog:
+        """The broker's order events. Raises `UnsupportedOperation`, and what `broker` raises."""
+        broker = self.broker
+        if self._events is None:
+            self._events = EventLog(broker)
+        return self._events
 
     async def health(self) -> Health:
         """The broker's health, or why it isn't asked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -15,15 +16,13 @@ from broker.models import (
     Clock,
     Health,
     Order,
-    OrderRequest,
     Position,
-    Quote,
 )
 from broker.service.auth import Principal, bearer, require
 from broker.service.connections import Connection
 from broker.service.database import why_not_ready
 from broker.service.problems import MEDIA_TYPE, problem
-from broker.service.schemas import OrderBody
+from broker.service.schemas import AgedQuote, OrderBody
 from broker.validation import check_symbol, shown
 
 #: how long the database may take to answer a probe, in seconds
@@ -123,16 +122,7 @@ async def place_order(
     idempotency_key: Annotated[str | None, Header(max_length=130)] = None,
 ) -> Order:
     """Place an order. The same client order id with the same body is the same order, placed once."""
-    asked = OrderRequest(
-        symbol=body.symbol,
-        side=body.side,
-        qty=body.qty,
-        order_type=body.order_type,
-        limit_price=body.limit_price,
-        time_in_force=body.time_in_force,
-        client_order_id=_client_order_id(body.client_order_id, idempotency_key),
-        placed_by=who.user,
-    )
+    asked = body.request(client_order_id_of(body.client_order_id, idempotency_key), who.user)
     async with via.trading() as broker:
         # A client that goes away must not stop an order half way.
         order = await asyncio.shield(broker.place_order_async(asked))
@@ -165,9 +155,10 @@ async def cancel_order(
 
 
 @trading.get("/quotes/{symbol}")
-async def get_quote(who: Reader, via: Via, symbol: str) -> Quote:
-    """Prices of the configured source (MARKET_DATA_SOURCE), with their time, kind and source."""
-    return await via.quotes.quote_async(check_symbol(symbol))
+async def get_quote(who: Reader, via: Via, symbol: str) -> AgedQuote:
+    """Prices of the configured source (MARKET_DATA_SOURCE), with their time, age, kind and source."""
+    quote = await via.quotes.quote_async(check_symbol(symbol))
+    return AgedQuote(**asdict(quote), age=round(quote.age_seconds, 3))
 
 
 @trading.get("/clock")
@@ -207,7 +198,8 @@ class NoPosition(BrokerError):
     kind = "no-position"
 
 
-def _client_order_id(in_body: str | None, in_header: str | None) -> str:
+def client_order_id_of(in_body: str | None, in_header: str | None) -> str:
+    """The id that makes repeating a request safe. Raises `InvalidRequest` without one, or with two."""
     key = in_header.strip() if in_header else ""
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]  # the draft standard writes the key as a quoted string

@@ -40,7 +40,34 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ({"side": "hold"}, "side", "'hold'"),
         ({"side": ""}, "side", "''"),
         ({"side": 1}, "side", "1"),
-        ({"order_type": "stop"}, "order_type", "'stop'"),
+        ({"order_type": "stopp"}, "order_type", "'stopp'"),
+        ({"order_type": "stop"}, "stop_price", "nothing"),
+        ({"order_type": "stop", "stop_price": 0}, "stop_price", "0"),
+        ({"order_type": "stop", "stop_price": 5.0, "limit_price": 5.0}, "limit_price", "5.0"),
+        ({"order_type": "stop_limit", "stop_price": 5.0}, "limit_price", "nothing"),
+        ({"order_type": "trailing_stop"}, "trail_amount", "nothing"),
+        ({"order_type": "trailing_stop", "trail_percent": 100}, "trail_percent", "100"),
+        (
+            {"order_type": "trailing_stop", "trail_percent": 1.0, "trail_amount": 1.0},
+            "trail_amount",
+            "1.0",
+        ),
+        ({"stop_price": 5.0}, "stop_price", "5.0"),
+        ({"order_type": "limit", "limit_price": 100.001}, "limit_price", "100.001"),
+        ({"order_type": "limit", "limit_price": 0.50005}, "limit_price", "0.50005"),
+        ({"order_type": "limit", "limit_price": 1_000_000, "qty": 9_000_000}, "qty", "9000000"),
+        ({"qty": 0.0000000001}, "qty", "1e-10"),
+        ({"notional": 100}, "qty", "1"),
+        ({"notional": -1}, "notional", "-1"),
+        ({"qty": None, "notional": 1.005}, "notional", "1.005"),
+        ({"take_profit_price": 300.0}, "stop_loss_price", "nothing"),
+        ({"take_profit_price": 100.0, "stop_loss_price": 300.0}, "take_profit_price", "100.0"),
+        ({"extended_hours": "yes"}, "extended_hours", "'yes'"),
+        ({"extended_hours": True}, "extended_hours", "True"),
+        ({"account": "SOMEBODY"}, "account", "'SOMEBODY'"),
+        ({"symbol": "BRK B"}, "symbol", "'BRK B'"),
+        ({"symbol": "BRK/B"}, "symbol", "'BRK/B'"),
+        ({"symbol": ".B"}, "symbol", "'.B'"),
         ({"order_type": "limit"}, "limit_price", "nothing"),
         ({"order_type": "limit", "limit_price": 0}, "limit_price", "0"),
         ({"order_type": "limit", "limit_price": -1.5}, "limit_price", "-1.5"),
@@ -128,6 +155,33 @@ async def test_the_key_and_the_id_must_not_contradict_each_other(trader: httpx.A
 
 
 @pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "qty"),
+        ({"qty": 0}, "qty"),
+        ({"qty": "7"}, "qty"),
+        ({"limit_price": float("nan")}, "limit_price"),
+        ({"limit_price": 1.001}, "limit_price"),
+        ({"stop_price": 5.0}, "stop_price"),
+        ({"time_in_force": "forever"}, "time_in_force"),
+        ({"symbol": "MSFT"}, "symbol"),
+    ],
+    ids=str,
+)
+async def test_a_wrong_replacement_names_the_field_and_changes_nothing(
+    trader: httpx.AsyncClient, body: dict[str, object], field: str
+) -> None:
+    resting = GOOD | {"order_type": "limit", "limit_price": 1.0}
+    order = (await trader.post(f"{BASE}/orders", json=resting)).json()
+    headers = {"content-type": "application/json"}
+    path = f"{BASE}/orders/{order['id']}"
+    answer = await trader.patch(path, content=json.dumps(body), headers=headers)
+    found = assert_problem(answer, 422)
+    assert field in {e["field"].split(".")[0] for e in found["errors"]}
+    assert (await trader.get(path)).json() == order
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [
         ("GET", "/nowhere", 404),
@@ -142,6 +196,18 @@ async def test_the_key_and_the_id_must_not_contradict_each_other(trader: httpx.A
         ("GET", f"{BASE}/quotes/-", 422),
         ("GET", f"{BASE}/orders?limit=0", 422),
         ("GET", f"{BASE}/orders?limit=x", 422),
+        ("GET", f"{BASE}/fills?limit=0", 422),
+        ("GET", f"{BASE}/fills?since=yesterday", 422),
+        ("GET", f"{BASE}/fills?since=2026-11-20T10:00:00", 422),
+        ("GET", f"{BASE}/orders/by-client-order-id/never-placed", 404),
+        ("GET", f"{BASE}/orders/by-client-order-id/a%20b", 422),
+        ("PATCH", f"{BASE}/orders/nosuchorder", 422),
+        ("DELETE", f"{BASE}/positions/AAPL", 422),
+        ("DELETE", f"{BASE}/positions/AAPL?client_order_id=c1", 422),
+        ("DELETE", f"{BASE}/positions/AAPL?client_order_id=c1&qty=0", 422),
+        ("DELETE", f"{BASE}/positions/AAPL?client_order_id=c1&qty=nan", 422),
+        ("POST", f"{BASE}/preview", 422),
+        ("POST", f"{BASE}/events", 405),
         ("PUT", f"{BASE}/orders", 405),
         ("POST", f"{BASE}/account", 405),
         ("DELETE", "/healthz", 405),
@@ -174,7 +240,7 @@ async def test_the_openapi_document_describes_problems_and_the_token(
         for method, operation in methods.items()
     }
     trading = {name: o for name, o in operations.items() if "/connections/" in name}
-    assert len(trading) == 11
+    assert len(trading) >= 18
     for name, operation in trading.items():
         assert operation["security"], name
         for status in ("401", "403", "404", "422", "503"):

@@ -98,7 +98,7 @@ async def test_the_same_id_with_another_body_is_refused(trader: httpx.AsyncClien
 async def test_an_order_beyond_the_cash_is_refused_and_stays_refused_when_repeated(
     trader: httpx.AsyncClient,
 ) -> None:
-    body = order(qty=1_000)
+    body = order(qty=600)  # more than the cash, less than the limit on an order's value
     for _ in range(2):
         answer = await trader.post(f"{BASE}/orders", json=body)
         assert answer.status_code == 422
