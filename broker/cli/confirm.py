@@ -13,6 +13,7 @@ from broker.cli.desk import Desk
 from broker.cli.exits import NotConfirmed
 from broker.errors import BrokerError
 from broker.models import OrderRequest
+from broker.risk.modes import account_mode
 
 #: how many of the account's last characters a person types
 TYPED = 4
@@ -25,8 +26,7 @@ def mode_of(desk: Desk, account: str) -> str:
         return "simulated"
     if kind == "alpaca":
         return "paper" if desk.settings.alpaca_paper else "live"
-    # IBKR's paper accounts begin with D (DU, DF).
-    return "paper" if account.startswith("D") else "live"
+    return "paper" if account_mode(kind, account) == "paper" else "live"
 
 
 def confirm_order(desk: Desk, broker: BaseBroker, request: OrderRequest, yes: bool) -> None:

@@ -91,7 +91,7 @@ def command(name: str) -> Callable[[Callable[..., Exit | None]], Callable[..., E
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; its exit code. Whatever happens, people see words and programs a document."""
-    from broker.cli import looking, trading, watching  # noqa: F401 - they add their commands
+    from broker.cli import control, looking, trading, watching  # noqa: F401 - they add their commands
 
     as_json = "--json" in arguments
     # Libraries report on their own what the command reports as its result.

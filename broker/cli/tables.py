@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -184,3 +185,18 @@ def switch_table(found: Any) -> Table:
     rows += [(name, text) for name, text in (("by", found.by), ("reason", found.reason)) if text]
     rows += [("lifted at", found.source)] if found.halted else []
     return _pairs("Trading is HALTED" if found.halted else "Trading is on", rows)
+
+
+def limits_table(found: Any) -> Table:
+    """The limits; "none" where there is none."""
+    names = [(field.name, getattr(found, field.name)) for field in fields(found)]
+    rows = [(name.replace("_", " "), _limit(value)) for name, value in names]
+    return _pairs("Limits", rows)
+
+
+def _limit(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value)) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return quantity(value)

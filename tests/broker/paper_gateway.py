@@ -43,6 +43,7 @@ class Paper:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     user: str = "paper"
     account: str = ""
+    mode: str = "paper"
 
     def admin(self, method: str, **params: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as line:
@@ -68,11 +69,10 @@ class Paper:
         self._start("localcloud.exchange", *arguments)
         eventually((self.folder / "admin").exists, "the exchange is ready")
         password = secrets.token_urlsafe(12)
-        self.account = self.admin("add_user", name=self.user, password=password, cash=100_000.0)["accounts"][
-            0
-        ]
+        user = self.admin("add_user", name=self.user, password=password, cash=100_000.0, mode=self.mode)
+        self.account = user["accounts"][0]
         self.admin("set_price", symbol="AAPL", price=200.0)
-        settings = f"IbLoginId={self.user}\nIbPassword={password}\nTradingMode=paper\n"
+        settings = f"IbLoginId={self.user}\nIbPassword={password}\nTradingMode={self.mode}\n"
         (self.folder / "config.ini").write_text(settings)
 
     def start_gateway(self) -> subprocess.Popen[str]:
@@ -113,10 +113,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def paper_gateway() -> Iterator[Paper]:
-    """An exchange and a logged-in gateway. AAPL stands at 200 dollars and doesn't move by itself."""
+def paper_gateway(mode: str = "paper") -> Iterator[Paper]:
+    """An exchange and a logged-in gateway. AAPL stands at 200 dollars and doesn't move by itself.
+
+    `mode` live: the same exchange, under an account that is named as live ones are.
+    """
     folder = Path(tempfile.mkdtemp(prefix="px"))  # short: unix socket paths are limited to 107 bytes
-    made = Paper(folder, free_port())
+    made = Paper(folder, free_port(), mode=mode)
     try:
         made.start_exchange()
         made.start_gateway()

@@ -1,0 +1,113 @@
+"""The kill switch, the limits and the export of trades."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.cli import tables
+from broker.cli.desk import Desk
+from broker.cli.looking import moment
+from broker.cli.program import command
+from broker.errors import FieldProblem, InvalidRequest
+from broker.export import check_zone, orders_csv, trades_csv
+from broker.factory import journal_from_environment
+from broker.risk.switch import KillSwitch
+
+#: rows of one export at most
+MOST_ROWS = 100_000
+
+By = Annotated[str, typer.Option("--by", help="Who says so; your login name unless given.")]
+Reason = Annotated[str, typer.Argument(help="Why, for those who find it halted.")]
+
+
+@command("halt")
+def halt(desk: Desk, reason: Reason, by: By = "") -> None:
+    """Stop all orders of everything that shares the journal, until `resume`. Cancels still go out.
+
+    Needs no connection to the broker. Working orders stay: see `cancel-all`.
+    """
+    done = _switch(desk).halt(by or _person(), reason)
+    left = done.under_way
+    desk.show(
+        {"halt": done}, tables.switch_table(done.state), *([f"under way: {', '.join(left)}"] if left else [])
+    )
+
+
+@command("resume")
+def resume(desk: Desk, reason: Reason, by: By = "") -> None:
+    """Let orders leave again."""
+    state = _switch(desk).resume(by or _person(), reason)
+    desk.show({"switch": state}, tables.switch_table(state))
+
+
+@command("switch")
+def switch(desk: Desk) -> None:
+    """Whether trading is halted: since when, by whom and why."""
+    state = _switch(desk).state()
+    desk.show({"switch": state}, tables.switch_table(state))
+
+
+def _switch(desk: Desk) -> KillSwitch:
+    environment = desk.settings_environment()
+    return KillSwitch(journal_from_environment(environment).engine, environment=environment)
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in a container
+        return "command line"
+
+
+@command("limits")
+def limits(desk: Desk) -> None:
+    """What every order has to keep to, as RISK_... variables and the mode decide."""
+    found = desk.settings.limits
+    desk.show({"limits": found}, tables.limits_table(found))
+
+
+@command("export")
+def export(
+    desk: Desk,
+    file: Annotated[str, typer.Argument(help="Where to; standard output without it.")] = "",
+    orders: Annotated[bool, typer.Option("--orders", help="Orders instead of trades.")] = False,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="ISO 8601; trades only.")] = "",
+    zone: Annotated[str, typer.Option("--zone", help="Of the local times, such as Europe/Berlin.")] = "UTC",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Trades with their commissions, or orders, as CSV, oldest first."""
+    check_zone(zone)
+    path = Path(file) if file else None
+    if path is not None and path.exists() and not force:
+        raise InvalidRequest([FieldProblem("file", "is there already: --force overwrites it", file[:80])])
+    broker = desk.broker()
+    rows: list[Any]
+    if orders:
+        rows = broker.get_orders_history(MOST_ROWS)
+        text = orders_csv(rows, zone)
+    else:
+        rows = broker.get_fills(moment("since", since), MOST_ROWS)
+        text = trades_csv(rows, zone)
+    if len(rows) == MOST_ROWS:
+        desk.note(f"only the newest {MOST_ROWS}: narrow it with --since")
+    if path is not None:
+        _write(path, text)
+    if desk.json:
+        desk.print_json({"rows": len(rows), "file": file} if file else {"rows": len(rows), "csv": text})
+    elif path is None:
+        sys.stdout.write(text)
+    else:
+        desk.note(f"{len(rows)} rows in {file}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as failure:
+        said = f"can't be written: {failure.strerror}"
+        raise InvalidRequest([FieldProblem("file", said, str(path)[:80])]) from None
