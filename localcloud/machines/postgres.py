@@ -10,6 +10,7 @@ spec: {"address", "network", "root_password"?}
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import secrets
 import shutil
@@ -33,6 +34,7 @@ _ADMIN = "cloudsqladmin"
 _EVERYONE = "cloudsqlsuperuser"
 _NOTES = "sql.admin"
 _START_SECONDS = 30
+_BACK_OFF_SECONDS = (0.5, 1, 5, 15)
 # Durable on purpose (fsync and synchronous_commit keep their defaults): the order journal lives here,
 # and its promise is that what was committed survives. The rest is for a laptop, not for load.
 _SETTINGS = {
@@ -54,6 +56,7 @@ class PostgresServer:
         self.host = host
         self._spec = spec
         self._process: Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._data = host.root / "data"
 
     async def boot(self) -> None:
@@ -63,6 +66,11 @@ class PostgresServer:
         """
         if not (self.host.root / "initialised").exists():
             await self._initialise()
+        await self._start()
+        self.host.listen(PORT, socket_path(self.host))
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _start(self) -> None:
         # Nothing of ours runs on this data (the daemon owns it), so a lock left by a kill is void;
         # after a reboot its process id may be somebody else's and would keep the server down.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
@@ -71,10 +79,25 @@ class PostgresServer:
         self._process = await self.host.spawn(argv, log="postgres", run_as=_account())
         await self._until_ready(self._process)
         await self._first_roles()
-        self.host.listen(PORT, socket_path(self.host))
+
+    async def _keep(self) -> None:
+        """Start the server again when it ends by itself, as Cloud SQL does."""
+        while self._process:
+            await self._process.wait()
+            self._process.kill()  # whatever a killed postmaster left on this data
+            for pause in itertools.chain(_BACK_OFF_SECONDS, itertools.repeat(_BACK_OFF_SECONDS[-1])):
+                self.host.log(f"PostgreSQL ended; starting it again in {pause} s")
+                await asyncio.sleep(pause)
+                try:
+                    await self._start()
+                    break
+                except CloudError as error:
+                    self.host.log(error.message)
 
     async def shutdown(self) -> None:
         """Fast shutdown: sessions are ended, transactions rolled back, a checkpoint written."""
+        if self._keeper:
+            self._keeper.cancel()
         if self._process and self._process.returncode is None:
             self._process.signal(signal.SIGINT, group=False)
             try:

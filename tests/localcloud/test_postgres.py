@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import sys
 
 import psycopg
@@ -43,6 +46,28 @@ async def test_a_user_works_in_its_database_and_the_data_survive_power_off(
     assert cloud.machines.status(instance) == "STOPPED"
     await cloud.machines.power_on(instance)
     async with await session(cloud) as own:
+        assert await (await own.execute("SELECT id FROM orders")).fetchone() == (7,)
+
+
+async def test_a_server_that_was_killed_comes_back_with_what_was_committed(
+    cloud: Cloud, instance: str
+) -> None:
+    async with await session(cloud) as own:
+        await own.execute("CREATE TABLE orders (id int)")
+        await own.execute("INSERT INTO orders VALUES (7)")
+    machine = cloud.machines.running(instance)
+    assert machine is not None
+    postmaster = int((machine.host.root / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while True:
+            await asyncio.sleep(0.1)
+            try:
+                own = await session(cloud)
+                break
+            except psycopg.OperationalError:
+                continue
+    async with own:
         assert await (await own.execute("SELECT id FROM orders")).fetchone() == (7,)
 
 
