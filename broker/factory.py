@@ -38,6 +38,16 @@ class BrokerSettings:
     alpaca_secret_key: str = field(default="", repr=False)
     alpaca_paper: bool = True
     alpaca_endpoint: str = ""
+    alpaca_data_endpoint: str = ""
+    alpaca_stream_endpoint: str = ""
+    #: a Client Portal gateway: its address, the PEM that proves it, what proves us to a proxy before it
+    ibeam_url: str = ""
+    ibeam_ca_file: str = ""
+    ibeam_token: str = field(default="", repr=False)
+    #: ids of IBKR's questions that are confirmed; None: the documented ones
+    ibeam_confirm: frozenset[str] | None = None
+    #: take the session from another login of the same user
+    ibeam_take_over: bool = False
     #: what every order has to keep to
     limits: Limits = LIVE
     #: how long a verification unlocks live trading
@@ -48,7 +58,7 @@ class BrokerSettings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What may stand in no text that leaves the process."""
-        return (self.alpaca_api_key, self.alpaca_secret_key, *self.alert_urls)
+        return (self.alpaca_api_key, self.alpaca_secret_key, self.ibeam_token, *self.alert_urls)
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
@@ -78,18 +88,29 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
     paper = (environment.get("ALPACA_PAPER") or "true").strip().lower()
     if paper not in ("true", "false"):
         problems.append(f"ALPACA_PAPER must be true or false, not {paper[:40]!a}")
+    take_over = (environment.get("IBEAM_TAKE_OVER") or "false").strip().lower()
+    if take_over not in ("true", "false"):
+        problems.append(f"IBEAM_TAKE_OVER must be true or false, not {take_over[:40]!a}")
+    confirm = environment.get("IBEAM_CONFIRM")
     client_id = number("IBKR_CLIENT_ID", 1, 0, 2**31 - 1)
     settings = BrokerSettings(
         broker_type=broker_type,
         gateway_host=environment.get("IBKR_GATEWAY_HOST") or "127.0.0.1",
         gateway_port=port,
         client_id=client_id,
-        account=(environment.get("IBKR_ACCOUNT") or "").strip(),
+        account=_account(environment, broker_type),
         trading_mode=mode,
         alpaca_api_key=environment.get("ALPACA_API_KEY") or "",
         alpaca_secret_key=environment.get("ALPACA_SECRET_KEY") or "",
         alpaca_paper=paper != "false",
         alpaca_endpoint=environment.get("ALPACA_ENDPOINT") or "",
+        alpaca_data_endpoint=environment.get("ALPACA_DATA_ENDPOINT") or "",
+        alpaca_stream_endpoint=environment.get("ALPACA_STREAM_ENDPOINT") or "",
+        ibeam_url=(environment.get("IBEAM_URL") or "").strip(),
+        ibeam_ca_file=environment.get("IBEAM_CA_FILE") or "",
+        ibeam_token=environment.get("IBEAM_TOKEN") or "",
+        ibeam_confirm=None if confirm is None else frozenset(confirm.replace(",", " ").split()),
+        ibeam_take_over=take_over == "true",
         alert_urls=alert_urls(environment.get("ALERT_URLS") or ""),
     )
     limits, days = LIVE, VERIFICATION_DAYS
@@ -157,6 +178,12 @@ def journal_from_environment(environment: Mapping[str, str]) -> Journal:
     return Journal.in_file(str(path))
 
 
+def _account(environment: Mapping[str, str], broker_type: str) -> str:
+    # IBEAM_ACCOUNT is IBeam's own variable, and means the login's name.
+    own = environment.get("IBEAM_ACCOUNT_ID") if broker_type == "ibeam" else ""
+    return (own or environment.get("IBKR_ACCOUNT") or "").strip()
+
+
 def _alpaca(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
     if not (settings.alpaca_api_key and settings.alpaca_secret_key):
         raise ConfigurationError("not configured: alpaca needs ALPACA_API_KEY and ALPACA_SECRET_KEY")
@@ -168,6 +195,8 @@ def _alpaca(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBro
         secret_key=settings.alpaca_secret_key,
         paper=settings.alpaca_paper,
         endpoint=settings.alpaca_endpoint,
+        data_endpoint=settings.alpaca_data_endpoint,
+        stream_endpoint=settings.alpaca_stream_endpoint,
         guard=guard,
     )
 
@@ -187,9 +216,20 @@ def _ibkr(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroke
 
 
 def _ibeam(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
-    raise ConfigurationError(
-        "not configured: BROKER_TYPE ibeam trades per droplet, and no droplet is connected to this process; "
-        "use ibkr, alpaca or simulated"
+    if not (settings.ibeam_url and settings.ibeam_ca_file):
+        raise ConfigurationError("not configured: ibeam needs IBEAM_URL and IBEAM_CA_FILE")
+    from broker.brokers.client_portal import ClientPortalBroker
+
+    return ClientPortalBroker(
+        journal,
+        url=settings.ibeam_url,
+        ca_file=settings.ibeam_ca_file,
+        token=settings.ibeam_token,
+        account=settings.account,
+        trading_mode=settings.trading_mode,
+        confirm=settings.ibeam_confirm,
+        take_over=settings.ibeam_take_over,
+        guard=guard,
     )
 
 

@@ -49,6 +49,8 @@ BODY = (
     "stop_loss_price",
     "extended_hours",
 )
+#: who placed an order that the broker showed and nobody sent from here
+FOREIGN = "not through this journal"
 #: what a replacement can change
 REPLACEABLE = ("qty", "limit_price", "stop_price", "time_in_force")
 
@@ -216,6 +218,11 @@ class Journal:
         where = (orders.c.account == account) & (orders.c.permanent_id == permanent_id)
         rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
         return _order(rows[0]) if rows else None
+
+    def is_foreign(self, order_id: str) -> bool:
+        """Whether an order was entered because the broker showed it, not placed through this journal."""
+        query = select(orders.c.placed_by).where(orders.c.id == order_id)
+        return self._do(lambda db: db.execute(query).scalar()) == FOREIGN
 
     def check_same(self, request: OrderRequest, existing: Order) -> None:
         """Raise `DuplicateClientOrderId` unless the order asked for is the existing one.

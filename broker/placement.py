@@ -54,6 +54,7 @@ def place(
     settle: Callable[[Order], Order],
     note: Callable[[Order, OrderReport], Order],
     guard: Guard | None = None,
+    replaces: str | None = None,
 ) -> Order:
     """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
@@ -61,6 +62,7 @@ def place(
     another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
     up whose outcome is unknown, and returns what it is now. `note` takes the answer down in the
     journal. `guard` may refuse an order that isn't in the journal yet: limits, the kill switch.
+    `replaces`: our id of the order whose place it takes.
     Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
@@ -73,7 +75,7 @@ def place(
     instrument = prepare(request)
     if guard is not None:
         guard(request, account_id)
-    order = journal.record(account_id, request)
+    order = journal.record(account_id, request, replaces=replaces)
     if not journal.mark_sent(order.id):
         return _settled(journal, order, settle)
     try:

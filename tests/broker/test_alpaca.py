@@ -1,330 +1,323 @@
-"""AlpacaBroker over alpaca-py, against a server that answers in Alpaca's shapes and counts what reaches it.
-
-What it decides: that an order is POSTed once whatever the answer, that failures become the right
-errors, and that fields are read right. Alpaca itself isn't here.
-"""
+"""AlpacaBroker's operations, over the real alpaca-py and the paper Alpaca's real sockets."""
 
 from __future__ import annotations
 
-import json
-import threading
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.brokers import alpaca
 from broker.brokers.alpaca import AlpacaBroker
 from broker.errors import (
+    DuplicateClientOrderId,
     InsufficientFunds,
+    InvalidRequest,
     NotAuthenticated,
     NotConnected,
-    OrderOutcomeUnknown,
+    OrderNotCancellable,
+    OrderNotFound,
+    OrderNotReplaceable,
     OrderRejected,
-    RateLimited,
+    PaperLiveMismatch,
     UnknownSymbol,
+    UnsupportedOperation,
 )
 from broker.journal import Journal
 from broker.models import Order
-
-NOW = "2026-11-20T17:00:00Z"
-ACCOUNT = {
-    "id": str(uuid.UUID(int=1)),
-    "account_number": "PA1",
-    "status": "ACTIVE",
-    "currency": "USD",
-    "cash": "1000.5",
-    "buying_power": "4002",
-    "portfolio_value": "1500.25",
-    "equity": "1500.25",
-    "last_equity": "1490",
-    "created_at": NOW,
-}
-POSITION = {
-    "asset_id": str(uuid.UUID(int=2)),
-    "symbol": "AAPL",
-    "exchange": "NASDAQ",
-    "asset_class": "us_equity",
-    "avg_entry_price": "100",
-    "qty": "5",
-    "side": "long",
-    "market_value": "550",
-    "cost_basis": "500",
-    "unrealized_pl": "50",
-    "unrealized_plpc": "0.1",
-    "current_price": "110",
-}
-ASSET = {
-    "id": str(uuid.UUID(int=2)),
-    "class": "us_equity",
-    "exchange": "NASDAQ",
-    "symbol": "AAPL",
-    "status": "active",
-    "tradable": True,
-    "marginable": True,
-    "shortable": True,
-    "easy_to_borrow": True,
-    "fractionable": True,
-}
-CLOCK = {
-    "timestamp": NOW,
-    "is_open": True,
-    "next_open": "2026-11-23T14:30:00Z",
-    "next_close": "2026-11-20T21:00:00Z",
-}
-
-
-@dataclass
-class Server:
-    """What Alpaca holds, what reached it, and how it fails."""
-
-    url: str = ""
-    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
-    posts: list[dict[str, Any]] = field(default_factory=list)
-    #: answers the next POST /orders: status and body, "lost" (kept, answered 504) or "cut" (kept, no answer)
-    post_fault: tuple[int, str] | str | None = None
-    all_fault: int | None = None
-    hide_orders: bool = False
-
-    def take(self, body: dict[str, Any]) -> dict[str, Any]:
-        order = {
-            "id": str(uuid.uuid4()),
-            "created_at": NOW,
-            "updated_at": NOW,
-            "submitted_at": NOW,
-            "status": "new",
-            "filled_qty": "0",
-            "filled_avg_price": None,
-            "order_class": "simple",
-            "extended_hours": False,
-            "order_type": body["type"],
-        } | body
-        self.orders[body["client_order_id"]] = order
-        return order
-
-    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
-        fixed = {"/account": ACCOUNT, "/positions": [POSITION], "/clock": CLOCK, "/assets/AAPL": ASSET}
-        fixed["/positions/AAPL"] = POSITION
-        if self.all_fault is not None:
-            return self.all_fault, {"code": 40110000, "message": "request is not authorized"}
-        if path in fixed:
-            return 200, fixed[path]
-        if path == "/orders:by_client_order_id":
-            found = self.orders.get(query["client_order_id"][0])
-            return (
-                (200, found) if found and not self.hide_orders else (404, {"code": 40410000, "message": "no"})
-            )
-        if path == "/orders":
-            return 200, list(self.orders.values())
-        return 404, {"code": 40410000, "message": f"not found: {path}"}
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Any
-
-    def answer(self, status: int, body: Any) -> None:
-        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        if status == 429:
-            self.send_header("retry-after", "7")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        self.answer(*self.server.state.get(parts.path.removeprefix("/v2"), parse_qs(parts.query)))
-
-    def do_DELETE(self) -> None:
-        state: Server = self.server.state
-        number = self.path.rpartition("/")[2]
-        [order] = [o for o in state.orders.values() if o["id"] == number]
-        order["status"] = "canceled"
-        self.answer(204, "")
-
-    def do_POST(self) -> None:
-        state: Server = self.server.state
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        state.posts.append(body)
-        fault = state.post_fault
-        if isinstance(fault, tuple):
-            self.answer(*fault)
-            return
-        order = state.take(body)
-        if fault == "lost":
-            self.answer(504, "upstream timed out")
-        elif fault == "cut":
-            self.close_connection = True
-        else:
-            self.answer(200, order)
-
-    def log_message(self, *_said: object) -> None: ...
+from tests.broker.ordering import request, settled
+from tests.broker.paper_alpaca import ACCOUNT, PaperAlpaca, paper_alpaca
+from tests.broker.paper_gateway import eventually
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listener.state = state  # type: ignore[attr-defined]
-    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{listener.server_port}"
-    yield state
-    listener.shutdown()
-    listener.server_close()
+def alpaca() -> Iterator[PaperAlpaca]:
+    with paper_alpaca() as made:
+        yield made
 
 
 @pytest.fixture
-def broker(server: Server, journal: Journal) -> AlpacaBroker:
-    made = AlpacaBroker(journal, api_key="key", secret_key="secret", endpoint=server.url)
+def broker(alpaca: PaperAlpaca, journal: Journal) -> Iterator[AlpacaBroker]:
+    made = alpaca.broker(journal)
     made.connect()
-    return made
+    yield made
+    made.disconnect()
 
 
-def buy(broker: AlpacaBroker, client_order_id: str = "one") -> Order:
-    return broker.place_limit_order("AAPL", 2, "buy", 100.0, client_order_id=client_order_id)
+def rest(broker: AlpacaBroker, price: float = 90.0, **options: str) -> Order:
+    """A limit order far enough from the market to stay, once it works."""
+    order = broker.place_limit_order("AAPL", 10, "buy", price, **options)
+    return settled(broker, order, "submitted")
 
 
-def test_account_positions_and_clock_are_read(broker: AlpacaBroker) -> None:
+def test_account_positions_clock_and_health_are_read(broker: AlpacaBroker) -> None:
     account = broker.get_account()
-    assert (account.cash, account.equity, account.last_equity) == (1000.5, 1500.25, 1490)
-    [position] = broker.get_positions()
-    assert (position.symbol, position.qty, position.unrealized_plpc) == ("AAPL", 5, 0.1)
-    assert broker.get_position("MSFT") is None
+    assert (account.id, account.cash, account.currency) == (ACCOUNT, 100_000, "USD")
+    assert broker.get_accounts() == [ACCOUNT]
+    assert broker.get_positions() == []
+    assert broker.get_position("AAPL") is None
     clock = broker.clock()
     assert clock.is_open
-    assert clock.next_close == "2026-11-20T21:00:00+00:00"
-    assert broker.health().ok
+    assert clock.source == "broker"
+    assert clock.next_close is not None
+    health = broker.health()
+    assert health.ok
+    assert health.proved_at is not None
+    assert health.round_trip_ms is not None
 
 
-def test_an_order_goes_out_once_under_its_client_order_id(broker: AlpacaBroker, server: Server) -> None:
-    first = buy(broker)
-    assert first.status == "submitted"
-    assert buy(broker).id == first.id
-    [posted] = server.posts
-    assert posted["client_order_id"] == "one"
-    assert (posted["symbol"], posted["side"], float(posted["qty"])) == ("AAPL", "buy", 2)
-    server.orders["one"] |= {"status": "filled", "filled_qty": "2", "filled_avg_price": "99.5"}
-    found = broker.get_order(first.id)
-    assert (found.status, found.filled_qty, found.filled_price) == ("filled", 2, 99.5)
+def test_a_short_position_is_negative(broker: AlpacaBroker) -> None:
+    settled(broker, broker.place_market_order("AAPL", 5, "sell"), "filled")
+    [position] = broker.get_positions()
+    assert (position.symbol, position.qty) == ("AAPL", -5)
+    assert position.market_value < 0
+    held = broker.get_position("aapl")
+    assert held is not None
+    assert held.qty == -5
 
 
-def test_a_504_is_posted_once_and_the_order_is_looked_up(broker: AlpacaBroker, server: Server) -> None:
-    """alpaca-py by itself POSTs four times on 504."""
-    server.post_fault = "lost"
-    assert buy(broker).status == "submitted"
-    assert len(server.posts) == 1
-
-
-def test_a_cut_connection_is_posted_once_and_the_order_is_looked_up(
-    broker: AlpacaBroker, server: Server
+def test_a_quote_has_its_age_and_needs_a_named_host(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
 ) -> None:
-    server.post_fault = "cut"
-    assert buy(broker).status == "submitted"
-    assert len(server.posts) == 1
+    quote = broker.get_quote("AAPL")
+    assert (quote.bid, quote.ask) == (100.0, 100.01)
+    assert quote.age_seconds >= 0
+    nameless = alpaca.broker(journal, data_endpoint="")
+    assert not nameless.capabilities.quotes
+    with pytest.raises(UnsupportedOperation):
+        nameless.get_quote("AAPL")
 
 
-def test_what_the_look_up_does_not_find_is_unknown_not_rejected(broker: AlpacaBroker, server: Server) -> None:
-    server.post_fault, server.hide_orders = "lost", True
-    with pytest.raises(OrderOutcomeUnknown) as silence:
-        buy(broker)
-    server.hide_orders = False
-    assert broker.get_order(silence.value.order.id).status == "submitted", "settled once it can be seen"
-    assert len(server.posts) == 1
-
-
-@pytest.mark.parametrize("status", [429, 504])
-def test_no_answer_of_any_kind_makes_the_library_repeat_a_post(
-    broker: AlpacaBroker, server: Server, status: int
+def test_a_market_order_fills_and_a_repeated_call_is_the_same_order(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
 ) -> None:
-    server.post_fault, server.hide_orders = (status, '{"code": 1, "message": "busy"}'), True
-    with pytest.raises(RateLimited if status == 429 else OrderOutcomeUnknown):
-        buy(broker)
-    assert len(server.posts) == 1
-
-
-def test_after_a_rate_limit_the_same_call_places_the_order(broker: AlpacaBroker, server: Server) -> None:
-    server.post_fault = (429, '{"code": 42910000, "message": "too many requests"}')
-    with pytest.raises(RateLimited) as limited:
-        buy(broker)
-    assert limited.value.retry_after == 7
-    server.post_fault = None
-    assert buy(broker).status == "submitted"
+    order = broker.place_market_order("AAPL", 5, "buy", client_order_id="mine")
+    done = settled(broker, order, "filled")
+    assert (done.filled_qty, done.filled_price, done.account_id) == (5, 100.01, ACCOUNT)
+    assert broker.place_market_order("AAPL", 5, "buy", client_order_id="mine").id == order.id
+    assert alpaca.posts() == 1
+    with pytest.raises(DuplicateClientOrderId):
+        broker.place_market_order("AAPL", 6, "buy", client_order_id="mine")
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "error"),
+    "changes",
     [
-        (403, "insufficient buying power", InsufficientFunds),
-        (422, "limit price increment must be at least 0.01", OrderRejected),
+        {"order_type": "stop", "stop_price": 110.0},
+        {"order_type": "stop_limit", "stop_price": 110.0, "limit_price": 111.0},
+        {"order_type": "trailing_stop", "trail_amount": 5.0},
+        {"order_type": "trailing_stop", "trail_percent": 2.5},
+        {"order_type": "limit", "limit_price": 90.0, "time_in_force": "gtc"},
+        {"order_type": "limit", "limit_price": 90.0, "extended_hours": True},
     ],
+    ids=lambda changes: "-".join(str(v) for v in changes.values()),
 )
-def test_a_refusal_has_the_brokers_words_and_code(
-    broker: AlpacaBroker, server: Server, status: int, message: str, error: type[OrderRejected]
+def test_each_order_type_reaches_the_exchange_as_asked(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, changes: dict[str, object]
 ) -> None:
-    server.post_fault = (status, json.dumps({"code": status * 100_000, "message": message}))
-    with pytest.raises(error, match=message) as refused:
-        buy(broker)
-    assert refused.value.code == str(status * 100_000)
+    order = settled(broker, broker.place_order(request(**changes)), "submitted")
+    [row] = alpaca.book()
+    for name in ("stop_price", "limit_price", "trail_amount", "trail_percent"):
+        wanted = changes.get(name)
+        assert getattr(order, name) == wanted
+        assert row[name] == wanted or name == "stop_price", f"{name} was {row[name]}"
+    assert (row["order_ref"], row["outside_rth"]) == (order.client_order_id, "extended_hours" in changes)
 
 
-def test_an_unknown_symbol_is_refused_before_anything_is_sent(broker: AlpacaBroker, server: Server) -> None:
-    with pytest.raises(UnknownSymbol):
-        broker.place_market_order("NOSUCH", 1, "buy")
-    assert server.posts == []
+def test_money_and_fractions_buy_parts_of_shares(broker: AlpacaBroker) -> None:
+    fraction = settled(broker, broker.place_order(request(qty=0.25)), "filled")
+    assert fraction.filled_qty == 0.25
+    money = broker.place_order(request(qty=0, notional=250.0, client_order_id="money"))
+    done = settled(broker, money, "filled")
+    assert done.notional == 250.0
+    assert done.filled_qty == pytest.approx(2.49975, abs=1e-4)
+    assert done.qty == done.filled_qty, "Alpaca decides the quantity"
+    again = broker.place_order(request(qty=0, notional=250.0, client_order_id="money"))
+    assert again.id == money.id, "it is still the order that was asked for"
 
 
-def test_a_cancel_is_confirmed_by_the_brokers_own_status(broker: AlpacaBroker) -> None:
-    order = buy(broker)
+def test_a_bracket_has_two_legs_of_which_one_fills(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    entry = broker.place_order(request(take_profit_price=110.0, stop_loss_price=90.0))
+    entry = settled(broker, entry, "filled")
+    assert len(entry.legs) == 2
+    legs = [broker.get_order(leg) for leg in entry.legs]
+    assert {(leg.side, leg.order_type, leg.parent_id) for leg in legs} == {
+        ("sell", "limit", entry.id),
+        ("sell", "stop", entry.id),
+    }
+    alpaca.price(111.0)
+    profit, loss = sorted(legs, key=lambda leg: leg.order_type)
+    settled(broker, profit, "filled")
+    settled(broker, loss, "cancelled")
+    assert broker.get_position("AAPL") is None
+
+
+def test_fills_have_commissions_and_are_taken_down_once(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    alpaca.exchange_fault("largest_fill", 2.0)
+    order = settled(broker, broker.place_market_order("AAPL", 5, "buy", time_in_force="gtc"), "filled")
+    fills = broker.get_fills()
+    assert [fill.qty for fill in fills] == [1, 2, 2], "newest first, from the stream and the activities"
+    assert {(fill.order_id, fill.commission, fill.symbol) for fill in fills} == {(order.id, 0.0, "AAPL")}
+    assert broker.get_order(order.id).commission == 0.0
+    assert broker.get_fills(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert len(broker.get_fills(limit=1)) == 1
+
+
+def test_a_replacement_is_a_new_order_that_names_the_old_one(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    old = rest(broker)
+    new = broker.replace_order(old.id, limit_price=91.0, qty=12)
+    assert new.id != old.id
+    assert (new.replaces, new.limit_price, new.qty) == (old.id, 91.0, 12)
+    gone = broker.get_order(old.id)
+    assert (gone.status, gone.broker_status) == ("cancelled", "replaced")
+    settled(broker, new, "submitted")
+    assert broker.get_order_by_client_id(new.client_order_id).id == new.id
+    with pytest.raises(OrderNotReplaceable):
+        broker.replace_order(old.id, limit_price=92.0)
+    assert len(alpaca.book()) == 2
+
+
+def test_a_replacement_that_makes_no_sense_is_refused_before_it_is_sent(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    order = rest(broker)
+    for change in ({"qty": 10.5}, {"limit_price": 90.0}, {"stop_price": 80.0}, {}):
+        with pytest.raises(InvalidRequest):
+            broker.replace_order(order.id, **change)
+    assert alpaca.sent("PATCH", "") == 0
+
+
+def test_a_refused_replacement_leaves_the_order_as_it_was(broker: AlpacaBroker) -> None:
+    order = rest(broker)
+    with pytest.raises(OrderNotReplaceable, match="buying power"):
+        broker.replace_order(order.id, qty=1_000_000)
+    assert broker.get_order(order.id).status == "submitted"
+
+
+def test_cancel_is_confirmed_by_alpacas_own_status(broker: AlpacaBroker) -> None:
+    order = rest(broker)
     assert broker.cancel_order(order.id)
     assert broker.get_order(order.id).status == "cancelled"
+    with pytest.raises(OrderNotCancellable):
+        broker.cancel_order(order.id)
+    with pytest.raises(OrderNotFound):
+        broker.cancel_order("0" * 32)
 
 
-def test_the_history_holds_what_others_placed(broker: AlpacaBroker, server: Server) -> None:
-    mine = buy(broker)
-    asset = {"symbol": "MSFT", "qty": "1", "side": "sell", "type": "market", "time_in_force": "day"}
-    server.take(asset | {"client_order_id": "by-hand"})
+def test_cancel_all_leaves_what_others_placed(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    mine = [rest(broker), rest(broker, 91.0)]
+    other = alpaca.broker(Journal.in_file(":memory:"))
+    other.connect()
+    theirs = rest(other, 92.0)
+    cancelled = broker.cancel_all_orders()
+    assert {(o.id, o.status) for o in cancelled} == {(o.id, "cancelled") for o in mine}
+    assert other.get_order(theirs.id).status == "submitted"
+    [last] = broker.cancel_all_orders(everyones=True)
+    assert (last.client_order_id, last.status) == (theirs.client_order_id, "cancelled")
+    other.disconnect()
+
+
+def test_a_position_is_closed_once_however_often_it_is_asked(broker: AlpacaBroker) -> None:
+    settled(broker, broker.place_market_order("AAPL", 5, "buy"), "filled")
+    part = settled(broker, broker.close_position("AAPL", qty=2), "filled")
+    assert (part.side, part.qty) == ("sell", 2)
+    rest_of_it = settled(broker, broker.close_position("AAPL", client_order_id="out"), "filled")
+    assert rest_of_it.qty == 3
+    assert broker.close_position("AAPL", client_order_id="out").id == rest_of_it.id
+    with pytest.raises(InvalidRequest, match="nothing is held"):
+        broker.close_position("AAPL")
+
+
+def test_orders_of_others_are_found_and_in_the_history(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    other = alpaca.broker(Journal.in_file(":memory:"))
+    other.connect()
+    theirs = rest(other, client_order_id="by-hand")
+    other.disconnect()
+    mine = rest(broker)
+    found = broker.get_order_by_client_id("by-hand")
+    assert found.permanent_id == theirs.permanent_id
     history = broker.get_orders_history()
-    assert {o.client_order_id for o in history} == {"one", "by-hand"}
-    assert [o.id for o in history if o.client_order_id == "one"] == [mine.id]
+    assert {o.id for o in history} == {mine.id, found.id}
+    with pytest.raises(OrderNotFound):
+        broker.get_order_by_client_id("nobodys")
 
 
-def test_a_wrong_key_is_an_authentication_error_and_an_absent_server_is_not(
-    broker: AlpacaBroker, server: Server, journal: Journal
-) -> None:
-    server.all_fault = 401
+def test_what_alpaca_cannot_do_says_so(broker: AlpacaBroker) -> None:
+    assert not broker.capabilities.preview
+    with pytest.raises(UnsupportedOperation):
+        broker.preview_order(request())
+
+
+def test_refusals_have_alpacas_words_and_code(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    with pytest.raises(InsufficientFunds) as poor:
+        broker.place_market_order("AAPL", 1_000_000, "buy")
+    assert poor.value.code == "40310000"
+    with pytest.raises(OrderRejected, match="fractional"):
+        broker.place_order(request(qty=0.5, time_in_force="gtc"))
+    with pytest.raises(UnknownSymbol):
+        broker.place_market_order("NOSUCH", 1, "buy")
+    with pytest.raises(InvalidRequest, match="account"):
+        broker.place_order(request(account="PA9"))
+    assert alpaca.book() == []
+
+
+def test_a_wrong_key_and_an_absent_server_are_told_apart(alpaca: PaperAlpaca, journal: Journal) -> None:
+    wrong = alpaca.broker(journal, secret_key="wrong")
     with pytest.raises(NotAuthenticated):
-        broker.get_positions()
-    nowhere = AlpacaBroker(journal, api_key="k", secret_key="s", endpoint="http://127.0.0.1:9")
+        wrong.connect()
+    nowhere = alpaca.broker(journal, endpoint="http://127.0.0.1:9", stream_endpoint="ws://127.0.0.1:9")
     with pytest.raises(NotConnected) as away:
-        nowhere.get_positions()
+        nowhere.connect()
     assert not isinstance(away.value, NotAuthenticated)
     assert not nowhere.health().ok
+    nowhere.disconnect()
 
 
-def test_requests_have_a_deadline(
-    monkeypatch: pytest.MonkeyPatch, journal: Journal, unanswered: Callable[[], str]
+def test_after_disconnect_nothing_is_asked(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    broker.disconnect()
+    before = len(alpaca.requests)
+    with pytest.raises(NotConnected):
+        broker.get_positions()
+    assert len(alpaca.requests) == before
+    broker.connect()
+    assert broker.get_positions() == []
+
+
+def test_paper_and_live_have_to_agree_with_the_account(alpaca: PaperAlpaca, journal: Journal) -> None:
+    live = alpaca.broker(journal, paper=False)
+    with pytest.raises(PaperLiveMismatch):
+        live.connect()
+    with pytest.raises(NotConnected):
+        live.place_market_order("AAPL", 1, "buy")
+    assert alpaca.posts() == 0
+
+
+async def test_orders_and_their_events_reach_callers_on_a_loop(broker: AlpacaBroker) -> None:
+    async with broker.order_updates_async() as updates:
+        order = await broker.place_order_async(request(client_order_id="async"))
+        kinds = []
+        async for event in updates:
+            assert event.order is not None
+            assert event.order.id == order.id
+            kinds.append(event.kind)
+            if event.order.status == "filled" and "fill" in kinds:
+                break
+    fills = await broker.get_fills_async()
+    assert [fill.order_id for fill in fills] == [order.id]
+    other = await asyncio.to_thread(rest, broker)
+    assert await broker.cancel_order_async(other.id)
+    assert await broker.cancel_all_orders_async() == []
+
+
+def test_the_stream_takes_orders_down_without_being_asked(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
 ) -> None:
-    monkeypatch.setattr(alpaca, "TIMEOUT", (0.2, 0.2))
-    broker = AlpacaBroker(journal, api_key="k", secret_key="s", endpoint=unanswered())
-    with pytest.raises(NotConnected, match="Timeout"):
-        broker.get_account()
-
-
-@pytest.fixture
-def unanswered() -> Iterator[Callable[[], str]]:
-    """URLs of servers that accept and never answer."""
-    import socket
-
-    made: list[socket.socket] = []
-
-    def start() -> str:
-        made.append(socket.create_server(("127.0.0.1", 0)))
-        return f"http://127.0.0.1:{made[-1].getsockname()[1]}"
-
-    yield start
-    for listener in made:
-        listener.close()
+    eventually(alpaca.listeners, "the stream listens")
+    order = rest(broker)
+    with broker.order_updates() as updates:
+        alpaca.price(89.0)
+        events = [next(updates), next(updates)]
+    assert {event.kind for event in events} == {"status", "fill"}
+    assert journal.get(ACCOUNT, order.id).status == "filled"
