@@ -30,6 +30,8 @@ def gateway(settings: BrokerSettings) -> Gateway:
         return Gateway(kind, (settings.alpaca_endpoint or own).rstrip("/"))
     if kind == "simulated":
         return Gateway(kind, "in process")
+    if kind == "ibeam":
+        return Gateway(kind, settings.ibeam_url.rstrip("/"))
     return Gateway(kind, f"{settings.gateway_host}:{settings.gateway_port}", settings.client_id)
 
 

@@ -19,6 +19,8 @@ from broker.errors import (
     NotConnected,
     SecondFactorWaiting,
 )
+from broker.factory import build_broker, settings_from_environment
+from broker.journal import Journal
 from broker.market.hours import clock_from_sessions
 from broker.models import EventKind, OrderEvent, Status
 from tests.broker.ordering import request, settled
@@ -193,7 +195,9 @@ def test_the_first_list_of_a_session_is_empty_and_is_asked_again(
     second = make_portal_broker(portal, websocket=False)
     second.connect()
     assert [o.id for o in second.get_orders_history()] == [order.id]
-    assert len(second._running().book.whole_orders()) == 1
+    eventually(second._running().watcher.caught_up.is_set, "the first look is done")
+    portal.gateway.session.orders_asked = False
+    assert len(second._running().book.whole_orders()) == 1, "the next first list is empty, too"
 
 
 def test_positions_come_from_the_path_that_is_not_cached(make_portal_broker: Any) -> None:
@@ -317,3 +321,33 @@ def test_partial_fills_add_up(ibeam: ClientPortalBroker, portal: Portal) -> None
     assert order.filled_qty == 5
     fills = ibeam.get_fills()
     assert len(fills) == len({f.id for f in fills}) == 3
+
+
+# Settings
+
+
+def test_the_factory_builds_it_from_the_environment(portal: Portal, journal: Journal) -> None:
+    settings = settings_from_environment(
+        {
+            "BROKER_TYPE": "ibeam",
+            "IBEAM_URL": portal.url,
+            "IBEAM_CA_FILE": portal.ca_file,
+            "IBEAM_TOKEN": "a-secret",
+            "IBEAM_ACCOUNT_ID": ACCOUNT,
+            "IBEAM_CONFIRM": "o163, o10151",
+            "IBKR_TRADING_MODE": "paper",
+        }
+    )
+    assert settings.ibeam_confirm == {"o163", "o10151"}
+    assert "a-secret" not in repr(settings)
+    broker = build_broker(settings, journal)
+    try:
+        broker.connect()
+        assert broker.get_account().id == ACCOUNT
+    finally:
+        broker.disconnect()
+
+
+def test_the_factory_names_what_is_missing(journal: Journal) -> None:
+    with pytest.raises(ConfigurationError, match="IBEAM_URL and IBEAM_CA_FILE"):
+        build_broker(settings_from_environment({"BROKER_TYPE": "ibeam"}), journal)
