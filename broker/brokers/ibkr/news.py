@@ -140,6 +140,7 @@ class OrderNews:
             if attempt:  # what we traded is told by itself; what others did has to be asked for
                 await asyncio.sleep(SETTLES)
                 await session.refresh_executions()
+                await self.settle(session)
             writer = self._writer
             if writer is None or session.lost.is_set():
                 raise NotConnected(session.why_lost or "the connection was closed")
