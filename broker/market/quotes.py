@@ -31,7 +31,7 @@ VARIABLES: Final = (
     "ALPACA_API_KEY",
     "ALPACA_SECRET_KEY",
     "ALPACA_DATA_FEED",
-    "ALPACA_DATA_URL",
+    "ALPACA_DATA_ENDPOINT",
 )
 #: brokers whose own prices are IBKR's
 _IBKR_BROKERS: Final = ("ibkr", "ibeam", "client_portal")
@@ -202,4 +202,4 @@ def _alpaca(settings: Mapping[str, str]) -> QuoteSource:
     from broker.market.alpaca_data import AlpacaQuotes
 
     feed = settings.get("ALPACA_DATA_FEED", "iex")
-    return AlpacaQuotes(key, secret, feed=feed, endpoint=settings.get("ALPACA_DATA_URL", ""))
+    return AlpacaQuotes(key, secret, feed=feed, endpoint=settings.get("ALPACA_DATA_ENDPOINT", ""))
