@@ -147,7 +147,8 @@ class RiskStore:
         mine = (admissions.c.account == account) & (admissions.c.client_order_id == request.client_order_id)
         db.execute(delete(admissions).where(mine))  # a repeated call is the same order, counted once
         pending = self._pending(db, account, request, mark, now)
-        recent = self._recent(db, account, request, mark, now - timedelta(seconds=lag))
+        since = now - timedelta(seconds=lag)
+        recent = self._recent(db, account, request, mark, since) if lag else Shares()
         reduces = decide(pending, recent, self._counts(db, account, now))
         db.execute(
             delete(admissions).where(

@@ -1,0 +1,219 @@
+"""Alerts: sent by apprise to a real receiver on this machine, and never in the way of trading."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from broker.alerts import Alerts, AlertWatch, Kind, alert_urls
+from broker.brokers.simulated import SimulatedBroker
+from broker.errors import Halted, LimitExceeded, LiveLocked
+from broker.models import EventKind, Health, Order, OrderEvent, PositionChange, Status
+from tests.broker.ordering import request
+
+
+class Receiver:
+    """What apprise's json:// posts to."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, str]] = []
+        self.status = 200
+        self.slow = threading.Event()
+        self.slow.set()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.slow.wait(10)
+                receiver.received.append(json.loads(body))
+                self.send_response(receiver.status)
+                self.end_headers()
+
+            def log_message(self, *_said: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.url = f"json://127.0.0.1:{self.server.server_port}/hook-token-1"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.slow.set()
+    made.server.shutdown()
+    made.server.server_close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_alert_arrives_with_its_title_text_and_context(receiver: Receiver) -> None:
+    alerts = Alerts([receiver.url], source="staging")
+    assert alerts.notify(Kind.KILL_SWITCH, "halted by ada: odd fills", account="DU1")
+    alerts.wait()
+    (found,) = receiver.received
+    assert found["title"] == "staging: The kill switch was used"
+    assert found["message"] == "halted by ada: odd fills\naccount: DU1"
+
+
+def test_several_channels_are_all_told_even_if_one_fails(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    alerts = Alerts(["json://127.0.0.1:9/token-of-mine", "nonsense://token-two", receiver.url])
+    with caplog.at_level(logging.DEBUG):
+        alerts.notify(Kind.LIMIT, "max_order_qty allows 1")
+        alerts.wait()
+    assert len(receiver.received) == 1
+    assert "alert channel 1 (json) failed" in caplog.text
+    assert "doesn't understand URL 2 (nonsense)" in caplog.text
+    assert "token-of-mine" not in caplog.text, "URLs hold tokens"
+    assert "token-two" not in caplog.text
+
+
+def test_a_receiver_that_refuses_is_logged_and_raises_nothing(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status = 500
+    alerts = Alerts([receiver.url])
+    alerts.notify(Kind.LIMIT, "one")
+    alerts.wait()
+    assert "alert channel 1 (json) failed" in caplog.text
+    assert "hook-token-1" not in caplog.text
+
+
+def test_the_same_news_is_sent_once_until_it_is_time_to_repeat_it(receiver: Receiver) -> None:
+    clock = Clock()
+    alerts = Alerts([receiver.url], repeat_after=600, clock=clock)
+    assert [alerts.notify(Kind.LIMIT, "one", symbol=s) for s in ("AAPL", "AAPL", "MSFT")] == [
+        True,
+        False,
+        True,
+    ]
+    clock.now = 599.0
+    assert not alerts.notify(Kind.LIMIT, "one", symbol="AAPL")
+    clock.now = 600.0
+    assert alerts.notify(Kind.LIMIT, "one", symbol="AAPL")
+
+
+def test_a_flood_is_cut_and_what_was_left_out_is_said_afterwards(receiver: Receiver) -> None:
+    clock = Clock()
+    alerts = Alerts([receiver.url], most_per_hour=3, clock=clock)
+    assert sum(alerts.notify(Kind.LIMIT, f"news {n}") for n in range(10)) == 3
+    clock.now = 3600.0
+    assert alerts.notify(Kind.LIMIT, "later")
+    alerts.wait()
+    assert [r["message"] for r in receiver.received][-1] == "later\n(7 more alerts were left out)"
+
+
+def test_a_slow_receiver_holds_nobody_up_and_a_full_queue_is_counted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.alerts.QUEUED_AT_MOST", 2)
+    receiver.slow.clear()
+    alerts = Alerts([receiver.url])
+    told = [alerts.notify(Kind.LIMIT, f"news {n}") for n in range(6)]  # returns while nothing is answered
+    assert told[:2] == [True, True]
+    assert told.count(True) <= 3
+    receiver.slow.set()
+    alerts.wait()
+    assert len(receiver.received) == told.count(True)
+
+
+def test_secrets_are_blanked_wherever_they_stand(receiver: Receiver) -> None:
+    alerts = Alerts([receiver.url], secrets=["hunter2-secret", ""])
+    alerts.notify(
+        Kind.OUTCOME_UNKNOWN,
+        f"failed with hunter2-secret at postgresql://user:pw@host/db and {receiver.url}",
+        api_key="abc",
+        account="DU1",
+    )
+    alerts.wait()
+    (found,) = receiver.received
+    for secret in ("hunter2", ":pw@", "hook-token-1", "abc"):
+        assert secret not in found["message"]
+    assert "account: DU1" in found["message"]
+
+
+def test_what_cannot_be_told_raises_nothing(receiver: Receiver) -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    alerts = Alerts([receiver.url])
+    assert not alerts.notify(Kind.LIMIT, "one", order=Unprintable())
+
+
+def test_without_urls_alerts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    alerts = Alerts()
+    assert alerts.notify(Kind.LIMIT, "one")
+    alerts.wait()
+    assert "alert limit: one" in caplog.text
+
+
+def test_urls_are_read_with_commas_and_white_space_between_them() -> None:
+    found = alert_urls(" mailto://u:p@x.org?to=a@x.org,b@x.org, tgram://t/1\n json://h/ ")
+    assert found == ("mailto://u:p@x.org?to=a@x.org,b@x.org", "tgram://t/1", "json://h/")
+    assert alert_urls("  ") == ()
+
+
+def test_order_events_refusals_and_a_waiting_login_are_alerts(receiver: Receiver) -> None:
+    alerts = Alerts([receiver.url])
+    order = Order("a" * 32, "AAPL", "buy", 5, "market", Status.UNKNOWN, account_id="DU1")
+    change = PositionChange("AAPL", "DU1", 0.0, 5.0, 7.0)
+    alerts.order_event(OrderEvent(EventKind.STATUS, "now", order=order))
+    order.status = Status.FILLED
+    alerts.order_event(OrderEvent(EventKind.STATUS, "now", order=order))
+    alerts.order_event(OrderEvent(EventKind.UNEXPLAINED_POSITION, "now", position=change, message="2 more"))
+    alerts.refused(LimitExceeded("max_order_qty", 5, 1), request(), "DU1")
+    alerts.refused(LimitExceeded("max_order_qty", 6, 1), request(), "DU1")
+    alerts.refused(LiveLocked("locked: run `make verify`"), request(), "DU1")
+    alerts.refused(Halted(None, "ada", "odd fills"), request(), "DU1")
+    alerts.health(Health(False, "second_factor", "then", "confirm on the phone"))
+    alerts.health(Health(False, "second_factor", "then", "confirm on the phone"))
+    alerts.health(Health(True, "connected", "then"))
+    alerts.wait()
+    assert [r["title"] for r in receiver.received] == [
+        "An order's outcome is unknown",
+        "A position changed without an explanation",
+        "A limit refused an order",
+        "A limit refused an order",
+        "The broker's login waits for the second factor",
+    ]
+
+
+def test_a_watch_sees_a_login_that_waits_and_survives_a_broker_that_fails(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = SimulatedBroker()
+    broker.connect()
+    answers: list[Health | Exception] = [RuntimeError("odd"), Health(False, "second_factor", "then", "phone")]
+    asked = threading.Event()
+
+    def health() -> Health:
+        answer = answers.pop(0) if answers else Health(True, "connected", "then")
+        if not answers:
+            asked.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(broker, "health", health)
+    alerts = Alerts([receiver.url])
+    watch = AlertWatch(broker, alerts, every=0.01)
+    watch.start()
+    assert asked.wait(10)
+    while not receiver.received:
+        alerts.wait()
+    watch.stop()
+    assert receiver.received[0]["title"] == "The broker's login waits for the second factor"
