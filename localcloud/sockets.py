@@ -35,15 +35,21 @@ def inode(local: Endpoint, remote: Endpoint) -> int | None:
 def owner(inode_number: int, pids: Iterable[int]) -> int | None:
     """Which of these processes holds the socket; None when none of them does."""
     wanted = f"socket:[{inode_number}]"
-    for pid in pids:
-        folder = f"/proc/{pid}/fd"
+    return next((pid for pid in pids if _holds(f"/proc/{pid}/fd", wanted)), None)
+
+
+def _holds(folder: str, wanted: str) -> bool:
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208 -- on the path of every connection
+    except OSError:  # the process went away while we looked
+        return False
+    for entry in entries:
         try:
-            for entry in os.listdir(folder):  # noqa: PTH208 -- on the path of every connection
-                if os.readlink(f"{folder}/{entry}") == wanted:  # noqa: PTH115
-                    return pid
-        except OSError:  # the process or the descriptor went away while we looked
+            if os.readlink(f"{folder}/{entry}") == wanted:  # noqa: PTH115
+                return True
+        except OSError:  # this descriptor was closed meanwhile; the others still count
             continue
-    return None
+    return False
 
 
 def _ask_netlink(local: Endpoint, remote: Endpoint) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from broker.errors import FieldProblem, InvalidRequest
 from broker.models import OrderRequest, Quote
 
-Number = Annotated[StrictFloat | StrictInt, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
+# Strict: a number written as text is refused. (A union of float and int would name its parts in errors.)
+Number = Annotated[float, Field(strict=True, gt=0, le=10_000_000, allow_inf_nan=False)]
 
 
 class OrderBody(BaseModel):

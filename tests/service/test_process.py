@@ -25,6 +25,8 @@ from tests.service.conftest import Issuer
 
 BASE = "/api/v1/connections/default"
 Serve = Callable[..., "Served"]
+# TWS says PreSubmitted first; which of the two an answer shows is the gateway's pace.
+WORKING = ("accepted", "submitted")
 
 
 class Served:
@@ -118,7 +120,7 @@ def test_a_gateway_that_goes_away_is_a_503_with_since_and_doing_and_comes_back(
     service = serve(**ibkr)
     eventually(service.healthy, "it connects")
     assert service.get("account").json()["id"] == paper.account
-    assert service.order().json()["status"] == "submitted"
+    assert service.order().json()["status"] in WORKING
     paper.processes[-1].kill()
     away = eventually(lambda: (a := service.get("positions")).status_code == 503 and a, "the loss is noticed")
     for answer in (away, service.get("account"), service.get("orders"), service.order()):
@@ -135,7 +137,8 @@ def test_a_gateway_that_goes_away_is_a_503_with_since_and_doing_and_comes_back(
     assert health.json()["ok"] is False
     paper.start_gateway()
     eventually(service.healthy, "it reconnects by itself")
-    assert [o["status"] for o in service.get("orders").json()] == ["submitted"]
+    (order,) = service.get("orders").json()
+    assert order["status"] in WORKING
 
 
 def test_the_new_revision_waits_takes_over_and_can_cancel_the_old_ones_orders(
@@ -177,7 +180,7 @@ def test_a_killed_holder_is_succeeded_when_its_lease_runs_out(serve: Serve, ibkr
     old.process.kill()
     new = serve(**ibkr)
     eventually(new.healthy, "the lease ran out")
-    assert new.get(f"orders/{order['id']}").json()["status"] == "submitted", "found again, not sent again"
+    assert new.get(f"orders/{order['id']}").json()["status"] in WORKING, "found again, not sent again"
 
 
 def test_a_frozen_holder_comes_back_as_standby(serve: Serve, ibkr: dict[str, str], paper: Paper) -> None:
