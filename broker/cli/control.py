@@ -15,7 +15,6 @@ from broker.cli.looking import moment
 from broker.cli.program import command
 from broker.errors import FieldProblem, InvalidRequest
 from broker.export import check_zone, orders_csv, trades_csv
-from broker.factory import journal_from_environment
 from broker.risk.switch import KillSwitch
 
 #: rows of one export at most
@@ -53,8 +52,7 @@ def switch(desk: Desk) -> None:
 
 
 def _switch(desk: Desk) -> KillSwitch:
-    environment = desk.settings_environment()
-    return KillSwitch(journal_from_environment(environment).engine, environment=environment)
+    return KillSwitch(desk.journal().engine, environment=desk.settings_environment())
 
 
 def _person() -> str:

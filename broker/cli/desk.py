@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from broker.base import BaseBroker
 from broker.cli.exits import as_json
-from broker.errors import FieldProblem, InvalidRequest
+from broker.errors import ConfigurationError, FieldProblem, InvalidRequest
 from broker.factory import BrokerSettings, build_broker, journal_from_environment, settings_from_environment
-from broker.market.quotes import CachedQuotes, quote_source
+from broker.journal import Journal
+from broker.market.quotes import CachedQuotes, needs_broker, quote_source
 
 #: the service's connection has client id 1; a second one with it would be refused (326)
 CLIENT_ID = "2"
@@ -52,9 +54,17 @@ class Desk:
     def made(self) -> BaseBroker:
         """The broker, not connected. Raises `ConfigurationError`."""
         if self._broker is None:
-            environment = self.settings_environment()
-            self._broker = build_broker(self.settings, journal_from_environment(environment))
+            self._broker = build_broker(self.settings, self.journal())
         return self._broker
+
+    def journal(self) -> Journal:
+        """The journal of orders. Raises `ConfigurationError`."""
+        try:
+            return journal_from_environment(self.settings_environment())
+        except (OSError, SQLAlchemyError) as failure:
+            # Only the kind: an engine's own words may hold the password of DATABASE_URL.
+            said = "DATABASE_URL or BROKER_JOURNAL: the journal of orders can't be opened"
+            raise ConfigurationError(f"{said}: {type(failure).__name__}") from None
 
     def broker(self) -> BaseBroker:
         """The broker, connected, on the wanted account. Raises `ConfigurationError`, `NotConnected`."""
@@ -72,8 +82,12 @@ class Desk:
             raise InvalidRequest([FieldProblem("account", said, self.account[:64])])
 
     def quotes(self) -> CachedQuotes:
-        """Prices from where MARKET_DATA_SOURCE says. Raises `ConfigurationError`."""
-        return quote_source(self.settings_environment(), self.made())
+        """Prices from where MARKET_DATA_SOURCE says, connected if that is the broker.
+
+        Raises `ConfigurationError`, `NotConnected`.
+        """
+        environment = self.settings_environment()
+        return quote_source(environment, self.broker() if needs_broker(environment) else None)
 
     def show(self, document: dict[str, Any], *tables: Any) -> None:
         """Print the result: the document with `--json`, the tables for people."""

@@ -80,8 +80,6 @@ def fills(
 def quote(desk: Desk, symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...")]) -> None:
     """Prices with their age and kind, from where MARKET_DATA_SOURCE says."""
     source = desk.quotes()
-    if source.name == desk.made().name:
-        desk.broker()
     found = [source.quote(symbol) for symbol in symbols]
     desk.show({"quotes": found}, tables.quotes_table(found))
 

@@ -7,7 +7,9 @@ import inspect
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -114,10 +116,13 @@ def main(arguments: Sequence[str]) -> int:
         usage = getattr(failure, "format_message", None)
         if usage is not None:  # typer's own: an unknown command, a missing argument
             return _failed(UsageError(usage()), as_json)
-        logging.getLogger(__name__).debug("a command failed", exc_info=True)
-        return _failed(
-            BrokerError(f"this shouldn't have happened: {type(failure).__name__}: {failure}"), as_json
-        )
+        return _failed(BrokerError(f"this shouldn't have happened: {_where(failure)}"), as_json)
+
+
+def _where(failure: Exception) -> str:
+    """The kind of a failure and the line it came from; not its words, which may hold a secret."""
+    last = traceback.extract_tb(failure.__traceback__)[-1]
+    return f"{type(failure).__name__} at {Path(last.filename).name}:{last.lineno}"
 
 
 def _failed(failure: BrokerError, as_json: bool) -> int:

@@ -166,7 +166,7 @@ def _given(kept: _Kept) -> Quote:
 def market_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that decide where quotes come from. Raises `ConfigurationError`: an unknown source."""
     found = {name: environment[name].strip() for name in VARIABLES if environment.get(name, "").strip()}
-    source = found.get("MARKET_DATA_SOURCE", "").lower()
+    source = _named(found)
     if source not in ("", *SOURCES):
         raise ConfigurationError(
             f"MARKET_DATA_SOURCE must be one of {', '.join(SOURCES)}, not {source[:40]!a}"
@@ -174,25 +174,37 @@ def market_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def quote_source(environment: Mapping[str, str], broker: BaseBroker) -> CachedQuotes:
+def quote_source(environment: Mapping[str, str], broker: BaseBroker | None) -> CachedQuotes:
     """The source that `MARKET_DATA_SOURCE` names, cached; the broker's own prices where it is unset.
 
-    Raises `ConfigurationError`: an unknown name, ibkr without a broker at IBKR, alpaca without keys.
+    `broker` may be None where `needs_broker` says no. Raises `ConfigurationError`: an unknown name,
+    ibkr without a broker at IBKR, alpaca without keys.
     """
     settings = market_settings(environment)
-    name = settings.get("MARKET_DATA_SOURCE", "").lower()
+    name = _named(settings)
     if name == "yfinance":
         from broker.market.yahoo import YahooQuotes
 
         return CachedQuotes(YahooQuotes())
     if name == "alpaca":
         return CachedQuotes(_alpaca(settings))
+    if broker is None:
+        raise ConfigurationError("these quotes come from the broker, and none is configured")
     if name == "ibkr" and broker.name not in (*_IBKR_BROKERS, "simulated"):
         raise ConfigurationError(
             f"MARKET_DATA_SOURCE ibkr needs a connection to IBKR, and BROKER_TYPE is {broker.name}: "
             "choose yfinance or alpaca"
         )
     return CachedQuotes(BrokerQuotes(broker))
+
+
+def needs_broker(environment: Mapping[str, str]) -> bool:
+    """Whether quotes come from the connected broker. Raises `ConfigurationError`: an unknown source."""
+    return _named(market_settings(environment)) in ("", "ibkr")
+
+
+def _named(settings: Mapping[str, str]) -> str:
+    return settings.get("MARKET_DATA_SOURCE", "").lower()
 
 
 def _alpaca(settings: Mapping[str, str]) -> QuoteSource:

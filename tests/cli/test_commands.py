@@ -19,7 +19,8 @@ from broker.cli.exits import MEANINGS, Exit, as_json, error_document, exit_of
 from broker.cli.program import app, main
 from broker.cli.trading import order_request
 from broker.export import read_trades
-from broker.models import Order
+from broker.market.yahoo import YahooQuotes
+from broker.models import Order, Quote
 from tests.cli.conftest import Run
 
 main([])  # adds the commands
@@ -195,6 +196,40 @@ def test_no_gateway_is_not_connected(run: Run, environment: pytest.MonkeyPatch) 
     assert health.document["health"]["details"]["client_id"] == 2, "1 is the service's"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"BROKER_JOURNAL": "/proc/nothing/orders.sqlite"},
+        {"DATABASE_URL": "no url, but hunter2"},
+        {"DATABASE_URL": "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"},
+    ],
+)
+def test_a_journal_that_is_not_to_be_had_sends_nothing_and_tells_no_password(
+    run: Run, environment: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    for name, value in settings.items():
+        environment.setenv(name, value)
+    for command in (("buy", "AAPL", "1"), ("halt", "now"), ("orders",)):
+        done = run(*command, "--json")
+        assert done.error["kind"] in ("configuration", "journal-unavailable"), done.out
+        assert done.code in (Exit.USAGE, Exit.NOT_CONNECTED)
+        assert "hunter2" not in done.out + done.err
+
+
+def test_quotes_from_elsewhere_need_no_broker(run: Run, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("BROKER_TYPE", "alpaca")  # without keys
+    environment.setenv("MARKET_DATA_SOURCE", "yfinance")
+    asked: list[str] = []
+
+    def quote(_self: object, symbol: str) -> Quote:
+        asked.append(symbol)
+        return Quote(symbol, None, None, 5.0, 4.0, datetime.now(UTC).isoformat(), "delayed", "yfinance")
+
+    environment.setattr(YahooQuotes, "quote", quote)
+    done = run("quote", "AAPL", "--json")
+    assert (done.code, asked) == (0, ["AAPL"])
+
+
 def test_a_source_that_needs_another_broker_is_refused(run: Run, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("MARKET_DATA_SOURCE", "bloomberg")
     assert "MARKET_DATA_SOURCE" in run("quote", "AAPL", "--json").error["message"]
@@ -260,11 +295,12 @@ def test_a_mistake_of_the_program_itself_is_words_and_a_document(
     run: Run, environment: pytest.MonkeyPatch
 ) -> None:
     def broken(_self: object) -> None:
-        raise RuntimeError("a bug")
+        raise RuntimeError("words that may hold a password")
 
     environment.setattr(desk_module.Desk, "broker", broken)
     done = run("account", "--json")
-    assert (done.code, "a bug" in done.error["message"]) == (Exit.FAILED, True)
+    assert (done.code, "RuntimeError at test_commands.py" in done.error["message"]) == (Exit.FAILED, True)
+    assert "password" not in done.out
     assert "RuntimeError" in run("account").err
 
 

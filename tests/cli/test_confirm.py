@@ -133,6 +133,13 @@ def test_a_wrong_order_is_refused_before_anybody_is_asked(run: Run) -> None:
     assert run("buy", "AAPL", "0", "--json").code == Exit.USAGE
 
 
+def test_watch_shows_tables_at_a_terminal_until_its_time_is_over() -> None:
+    code, shown = at_a_terminal("", "watch", "--for", "0.5")
+    assert code == 0
+    for title in ("Positions", "Orders", "Fills"):
+        assert title in shown
+
+
 def test_looking_never_asks(run: Run, live: Paper) -> None:
     found = run("account", "--json")
     assert (found.code, found.document["mode"]) == (0, "live")
