@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 #: calls that may wait for one slow broker at once; more queue up, so that other work keeps its threads
 WAITING_CALLS = 32
+#: the same of cancels, which must not wait for any of the others
+URGENT_CALLS = 8
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class BaseBroker(ABC):
     name: str = ""
     capabilities: Capabilities = Capabilities()
     _executor: ThreadPoolExecutor | None = None
+    _urgent: ThreadPoolExecutor | None = None
 
     @abstractmethod
     def connect(self) -> bool:
@@ -339,8 +342,8 @@ class BaseBroker(ABC):
         return await self._in_thread(self.get_orders_history, limit)
 
     async def cancel_order_async(self, order_id: str) -> bool:
-        """`cancel_order` without blocking the event loop."""
-        return await self._in_thread(self.cancel_order, order_id)
+        """`cancel_order` without blocking the event loop; it doesn't queue behind other waiting calls."""
+        return await self._at_once(self.cancel_order, order_id)
 
     async def get_accounts_async(self) -> list[str]:
         """`get_accounts` without blocking the event loop."""
@@ -384,8 +387,8 @@ class BaseBroker(ABC):
         )
 
     async def cancel_all_orders_async(self) -> list[Order]:
-        """`cancel_all_orders` without blocking the event loop."""
-        return await self._in_thread(self.cancel_all_orders)
+        """`cancel_all_orders` without blocking the event loop; it doesn't queue behind other calls."""
+        return await self._at_once(self.cancel_all_orders)
 
     async def close_position_async(
         self, symbol: str, *, qty: float | None = None, client_order_id: str = ""
@@ -422,3 +425,10 @@ class BaseBroker(ABC):
             self._executor = ThreadPoolExecutor(WAITING_CALLS, thread_name_prefix=f"{self.name}-call")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, functools.partial(call, *args, **kwargs))
+
+    async def _at_once(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread of those that are kept for cancels."""
+        if self._urgent is None:
+            self._urgent = ThreadPoolExecutor(URGENT_CALLS, thread_name_prefix=f"{self.name}-cancel")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._urgent, functools.partial(call, *args, **kwargs))

@@ -199,6 +199,23 @@ def test_a_cancel_does_not_wait_behind_a_queue_of_orders(broker: IBKRBroker, pap
     assert len([o for o in paper.book() if o["status"] in ("Submitted", "PreSubmitted")]) == 80
 
 
+async def test_a_cancel_from_an_event_loop_waits_for_no_waiting_order(
+    broker: IBKRBroker, paper: Paper
+) -> None:
+    """Trap: calls from a loop share threads, and more orders than threads may wait for an answer."""
+    first = await broker.place_order_async(request(order_type="limit", limit_price=100.0))
+    burst = [
+        asyncio.ensure_future(
+            broker.place_order_async(request(symbol="MSFT", qty=1, order_type="limit", limit_price=10.0 + n))
+        )
+        for n in range(80)
+    ]
+    await burst[0]
+    assert await broker.cancel_order_async(first.id)
+    assert not all(task.done() for task in burst), "the cancel was done before the burst was"
+    await asyncio.gather(*burst)
+
+
 def test_an_order_that_ib_refuses_with_inactive_is_a_refusal_at_once(
     broker: IBKRBroker, paper: Paper
 ) -> None:

@@ -13,11 +13,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from broker.journal import Journal
-from broker.models import OrderReport, Status
+from broker.models import Fill, OrderReport, Status
 from broker.service import lease
 from broker.service.database import SCHEMA_REVISION, make_engine, why_not_ready
 from broker.service.lease import LeaseStore
-from broker.service.migrate import MIGRATIONS
+from broker.service.migrate import MIGRATIONS, migrate
 from broker.tables import metadata
 from tests.broker.ordering import request
 
@@ -32,6 +32,44 @@ def engine(database_url: str) -> Iterator[Engine]:
 def test_migrations_make_exactly_the_tables_that_the_code_uses(engine: Engine) -> None:
     with engine.connect() as db:
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
+
+
+def test_an_upgrade_keeps_orders_and_a_downgrade_gives_them_back(empty_database: str) -> None:
+    engine = make_engine(empty_database, 0)
+    told: list[str] = []
+    migrate(engine, "0001", say=told.append)
+    with engine.begin() as db:
+        db.execute(
+            text(
+                "insert into orders (id, account, client_order_id, symbol, side, qty, order_type,"
+                " time_in_force, status, warnings, filled_qty, created_at, updated_at) values"
+                " (:id, 'A1', 'old', 'AAPL', 'buy', 5, 'market', 'day', 'filled', '[]', 5, now(), now())"
+            ),
+            {"id": "a" * 32},
+        )
+    migrate(engine, say=told.append)
+    journal = Journal(engine)
+    [old] = journal.recent("A1", 10)
+    assert (old.client_order_id, old.legs, old.commission, old.extended_hours) == ("old", [], None, False)
+    journal.record("A1", request(client_order_id="new", order_type="stop", stop_price=5.0))
+    migrate(engine, "0001", say=told.append)
+    with engine.connect() as db:
+        assert set(db.execute(text("select client_order_id from orders")).scalars()) == {"old", "new"}
+    migrate(engine, say=told.append)
+    assert [o.client_order_id for o in journal.recent("A1", 10)] == ["new", "old"]
+    engine.dispose()
+
+
+def test_fills_recorded_by_many_threads_at_once_are_one(engine: Engine) -> None:
+    journal = Journal(engine)
+    order = journal.record("A1", request(client_order_id="one"))
+    told = Fill("e1", order.id, "one", "AAPL", "buy", 5, 200.0, "2026-11-20T15:00:00+00:00", account_id="A1")
+    with ThreadPoolExecutor(8) as threads:
+        news = list(threads.map(lambda _n: journal.fills.record(told), range(16)))
+    assert sum(n is not None for n in news) == 1
+    journal.fills.note_commission("A1", "e1", 0, 1.5, "USD")
+    assert journal.get("A1", order.id).commission == 1.5
+    assert journal.fills.compare("A1", {"AAPL": 5.0}) == []
 
 
 def test_the_service_expects_the_newest_migration() -> None:
