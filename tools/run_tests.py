@@ -1,15 +1,18 @@
 """Runs every test: `python -m tools.run_tests [PYTEST ARGUMENTS]`.
 
-First everything in the main environment, the end-to-end tests among it; then once more, over
-ib_async, what talks through the TWS library, in an environment that has it in ib_insync's place.
-The last line counts both: `N passed, N failed`.
+Everything in the main environment, the end-to-end tests among it; and once more, over ib_async, what
+talks through the TWS library, in an environment that has it in ib_insync's place. Much of a test is
+waiting, so the end-to-end tests and those over ib_async run beside the rest, and are shown after it.
+The last line counts all: `N passed, N failed`.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from tools import pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 
 RESULTS = CHECKOUT / ".local" / "test-results"
+END_TO_END = "tests/e2e"
 # What goes through the TWS library, and so runs a second time over ib_async.
 TWS_TESTS = ("tests/tws/test_*.py", "tests/broker/test_ibkr*.py", "tests/broker/test_factory.py")
 # IBKR's own client uses neither library: once is enough.
@@ -52,8 +56,10 @@ def counts_in(results: Path) -> Counts:
     return total
 
 
-def pytest(environment: Environment, name: str, arguments: Sequence[str]) -> tuple[int, Counts]:
-    """One run of pytest; its exit code and counts."""
+def pytest(
+    environment: Environment, name: str, arguments: Sequence[str], output: Path | None = None
+) -> tuple[int, Counts]:
+    """One run of pytest; its exit code and counts. `output` takes what it prints, else it is shown."""
     results = RESULTS / f"{name}.xml"
     results.unlink(missing_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -63,7 +69,10 @@ def pytest(environment: Environment, name: str, arguments: Sequence[str]) -> tup
         return 1, Counts(failed=1)
     env = os.environ | pulumi_process.search_path(cli, environment.python)
     argv = [str(environment.python), "-m", "pytest", f"--junitxml={results}", *arguments]
-    code = subprocess.run(argv, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL).returncode
+    with output.open("wb") if output else contextlib.nullcontext() as stream:
+        code = subprocess.run(
+            argv, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        ).returncode
     return code, counts_in(results)
 
 
@@ -73,15 +82,33 @@ def tws_tests() -> list[str]:
     return [str(file.relative_to(CHECKOUT)) for file in found if file.name != INDEPENDENT]
 
 
+def run_all() -> tuple[int, Counts]:
+    """Every test; the worst exit code and all counts."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    beside = {
+        "end-to-end": (MAIN, [END_TO_END]),
+        "over ib_async": (IB_ASYNC, tws_tests()),
+    }
+    logs = {name: RESULTS / f"{name.replace(' ', '-')}.log" for name in beside}
+    with ThreadPoolExecutor(1) as pool:  # one after the other: two processors are soon full
+        waiting = {
+            name: pool.submit(pytest, environment, name.replace(" ", "-"), arguments, logs[name])
+            for name, (environment, arguments) in beside.items()
+        }
+        code, counts = pytest(MAIN, "main", [f"--ignore={END_TO_END}"])
+        for name, run in waiting.items():
+            print(f"\nThe tests {name}, which run meanwhile:", flush=True)
+            code_beside, counts_beside = run.result()
+            print(logs[name].read_text(errors="replace"), flush=True)
+            code, counts = code or code_beside, counts + counts_beside
+    return code, counts
+
+
 def main() -> int:
     """Returns the exit code."""
     chosen = sys.argv[1:]
-    code, counts = pytest(MAIN, "main", chosen)
-    # A choice of tests is the person's; only the whole is run twice.
-    if not chosen:
-        print("\nOver ib_async:", flush=True)
-        code_over, counts_over = pytest(IB_ASYNC, "ib-async", tws_tests())
-        code, counts = code or code_over, counts + counts_over
+    # A choice of tests is the person's, and is run as it stands.
+    code, counts = pytest(MAIN, "main", chosen) if chosen else run_all()
     print(f"\n{counts}")
     return code
 
