@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from broker.brokers.alpaca.connection import Connection
 from broker.brokers.alpaca.desk import LISTED, check_whole
@@ -40,12 +37,8 @@ from broker.models import (
 from broker.placement import place, request_of
 from broker.validation import check_client_order_id, check_replacement
 
-T = TypeVar("T")
-
 #: what an asset is doesn't change within a day; asking at each order would halve the rate of orders
 ASSET_LIFE = timedelta(hours=1)
-#: threads in which cancels wait for Alpaca, apart from all other calls
-CANCELLING = 8
 
 
 class AlpacaBroker(Connection):
@@ -197,21 +190,6 @@ class AlpacaBroker(Connection):
     def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
         """See `BaseBroker.subscribe`. After a gap follows what Alpaca shows of that time."""
         return self._records.events.subscribe(callback)
-
-    # A cancel doesn't wait for a thread behind a queue of orders.
-
-    async def cancel_order_async(self, order_id: str) -> bool:
-        """`cancel_order` without blocking the event loop."""
-        return await self._at_once(functools.partial(self.cancel_order, order_id))
-
-    async def cancel_all_orders_async(self) -> list[Order]:
-        """`cancel_all_orders` without blocking the event loop."""
-        return await self._at_once(self.cancel_all_orders)
-
-    async def _at_once(self, call: Callable[[], T]) -> T:
-        if self._cancelling is None:
-            self._cancelling = ThreadPoolExecutor(CANCELLING, thread_name_prefix="alpaca-cancel")
-        return await asyncio.get_running_loop().run_in_executor(self._cancelling, call)
 
     def _chosen(self, account: str) -> str:
         own = self._account_id()

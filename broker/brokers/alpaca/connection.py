@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -102,7 +101,6 @@ class Connection(BaseBroker):
             self.capabilities = replace(self.capabilities, quotes=False)
         self._assets: dict[str, tuple[str, datetime]] = {}
         self._opening = threading.Lock()
-        self._cancelling: ThreadPoolExecutor | None = None
 
     # Connecting
 

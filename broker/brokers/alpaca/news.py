@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: seconds until a reconciliation that failed is tried again, doubled each time up to the most
 AGAIN, MOST = 2.0, 60.0
+#: seconds in which the stream usually listens
+LISTENS = 0.5
 #: seconds between comparisons of positions
 COMPARE_EVERY = 300.0
 #: seconds after which positions and fills have caught up with each other, and how often they are
@@ -121,7 +123,8 @@ class News:
         self._queue.put(self._listens)
 
     def _run(self, waiting: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-        due, failures = time.monotonic(), 0
+        # Orders are listed once the stream listens; without a stream, after a moment.
+        due, failures = time.monotonic() + LISTENS, 0
         while True:
             try:
                 work = waiting.get(timeout=max(0.0, due - time.monotonic()))

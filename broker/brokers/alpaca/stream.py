@@ -8,6 +8,7 @@ be looked up. Handlers are called on the stream's loop and mustn't block it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -39,6 +40,9 @@ class UpdateStream:
         self._stream = _stream(api_key, secret_key, paper, endpoint, updated, self._heard(listening))
         self._told = 0
         self._stopped = False
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="alpaca-stream", daemon=True)
         self._thread.start()
 
@@ -52,15 +56,11 @@ class UpdateStream:
     def stop(self) -> None:
         """Close the connection and end the thread."""
         self._stopped = True
-        loop = self._stream._loop
-        if loop is not None and loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._close(), loop)
+        with self._starting:
+            loop, task = self._loop, self._task
+        if loop is not None and task is not None and loop.is_running():
+            loop.call_soon_threadsafe(task.cancel)
         self._thread.join(ENDS)
-
-    async def _close(self) -> None:
-        await self._stream.stop_ws()
-        # It looks for the word to stop every five seconds; a closed socket ends its wait.
-        await self._stream.close()
 
     def _heard(self, listening: Callable[[], None]) -> Callable[[], None]:
         def heard() -> None:
@@ -70,14 +70,19 @@ class UpdateStream:
         return heard
 
     def _run(self) -> None:
-        async def run() -> None:
-            if not self._stopped:
-                await self._stream._run_forever()
-
         try:
-            asyncio.run(run())
+            asyncio.run(self._listen())
         except Exception:
             log.exception("the stream of order updates ended")
+
+    async def _listen(self) -> None:
+        with self._starting:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        # The library's own `stop` is heeded every five seconds only.
+        with contextlib.suppress(asyncio.CancelledError):
+            if not self._stopped:
+                await self._stream._run_forever()
+        await self._stream.close()
 
 
 def _stream(

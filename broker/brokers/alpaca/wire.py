@@ -127,9 +127,10 @@ class Wire:
         if status == 429:
             headers = error.response.headers if error.response is not None else {}
             raise RateLimited("Alpaca's request limit is used up", retry_after(headers))
-        if status >= 500 or status == 408 or not message:
-            # Without Alpaca's own words it was something on the way that answered.
-            raise BrokerFailure(f"Alpaca answered {status}")
+        if status >= 500 or status == 408:
+            raise NotConnected(f"Alpaca answered {status}", since=self.since, doing="each call tries anew")
+        if not message:  # without Alpaca's own words it was something on the way that answered
+            raise BrokerFailure(f"Alpaca's answer makes no sense: {status} without a message")
         if status == 404 and missing:
             return
         raise Refused(message, code, status)

@@ -1,0 +1,316 @@
+"""What goes wrong between AlpacaBroker and Alpaca: lost answers, refusals at the door, gaps.
+
+Over real sockets and the real alpaca-py. What reached the wire is counted at the front end, and what
+became of an order is read from the exchange's book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import update
+
+from broker.brokers.alpaca import AlpacaBroker, stream, wire
+from broker.errors import (
+    NotConnected,
+    OrderOutcomeUnknown,
+    OrderRejected,
+    RateLimited,
+)
+from broker.journal import Journal
+from broker.models import Order, OrderEvent
+from broker.tables import orders
+from tests.broker.ordering import request, settled
+from tests.broker.paper_alpaca import ACCOUNT, PaperAlpaca, paper_alpaca
+from tests.broker.paper_gateway import eventually
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream connects again at once."""
+    monkeypatch.setattr(stream, "BACK_OFF", (0.05, 0.1))
+
+
+@pytest.fixture
+def alpaca() -> Iterator[PaperAlpaca]:
+    with paper_alpaca() as made:
+        yield made
+
+
+@pytest.fixture
+def broker(alpaca: PaperAlpaca, journal: Journal) -> Iterator[AlpacaBroker]:
+    made = alpaca.broker(journal)
+    made.connect()
+    eventually(lambda: made.health().details["stream"] == "connected", "the stream listens")
+    # The first look at everything is over: faults hit what the test does.
+    eventually(lambda: made.health().details["reconciled"], "the journal is in line with Alpaca")
+    yield made
+    made.disconnect()
+
+
+def rest(broker: AlpacaBroker, client_order_id: str = "mine") -> Order:
+    return broker.place_limit_order("AAPL", 10, "buy", 90.0, client_order_id=client_order_id)
+
+
+@pytest.mark.parametrize("status", [504, 502, 0], ids=["504", "502", "connection broken"])
+def test_an_order_whose_answer_is_lost_is_sent_once_and_found(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, status: int
+) -> None:
+    """alpaca-py by itself POSTs four times on 504."""
+    alpaca.fault("lose_answers", status=status, times=4, methods=["POST"])
+    order = rest(broker)
+    assert order.status in ("pending", "submitted")
+    assert (alpaca.posts(), len(alpaca.book())) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [500, 503, 504])
+def test_an_order_of_which_nothing_is_known_is_unknown_not_rejected(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, status: int
+) -> None:
+    alpaca.fault("api_errors", status=status, times=4, methods=["POST"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        rest(broker)
+    assert (alpaca.posts(), alpaca.book()) == (1, [])
+    assert broker.get_order(silence.value.order.id).status == "unknown", "not finding it proves nothing"
+    with pytest.raises(OrderOutcomeUnknown):
+        rest(broker)
+    assert alpaca.posts() == 1, "a repeated call looks it up, and never sends it again"
+
+
+def test_an_unknown_order_is_settled_once_alpaca_shows_it(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    broker.place_limit_order("AAPL", 1, "buy", 50.0)  # the asset is known from here on
+    alpaca.fault("lose_answers", status=504, methods=["POST"])
+    alpaca.fault("api_errors", status=503, times=1, methods=["GET"])
+    with contextlib.suppress(OrderOutcomeUnknown):  # the stream may tell of it first
+        rest(broker)
+    settled(broker, broker.get_order_by_client_id("mine"), "submitted")
+    assert (alpaca.posts(), len(alpaca.book())) == (2, 2)
+
+
+def test_a_rate_limit_says_when_to_come_back_and_leaves_the_order_unsent(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    alpaca.fault("api_errors", status=429, methods=["POST"])
+    with pytest.raises(RateLimited) as limited:
+        rest(broker)
+    assert 0 < limited.value.retry_after <= 60
+    assert alpaca.posts() == 1, "alpaca-py would have repeated it"
+    assert rest(broker).status in ("pending", "submitted")
+    assert len(alpaca.book()) == 1
+
+
+def test_orders_use_the_minute_up_and_a_cancel_still_gets_through(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    order = settled(broker, rest(broker), "submitted")
+    alpaca.run(_limit(alpaca, 200))
+
+    def burst() -> None:
+        for number in range(300):
+            broker.place_limit_order("AAPL", 1, "buy", 50.0, client_order_id=f"burst-{number}")
+
+    with pytest.raises(RateLimited, match="kept for cancels") as limited:
+        burst()
+    assert limited.value.retry_after <= 60
+    assert broker.cancel_order(order.id)
+    assert alpaca.posts() < 200
+
+
+async def _limit(alpaca: PaperAlpaca, per_minute: int) -> None:
+    """The account's limit, in a window that doesn't end while the test runs."""
+    for session in alpaca.gateway.sessions.values():
+        for limit in session.limits.values():
+            limit.per_minute, limit._now = per_minute, lambda: 60_000_000_030.0
+
+
+async def test_a_cancel_overtakes_orders_that_wait_for_slow_answers(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    order = await asyncio.to_thread(lambda: settled(broker, rest(broker), "submitted"))
+    await asyncio.to_thread(alpaca.fault, "slow_answers", seconds=1.0, times=100, methods=["POST"])
+    burst = [
+        asyncio.create_task(broker.place_order_async(request(qty=1, client_order_id=f"burst-{n}")))
+        for n in range(40)
+    ]
+    await asyncio.to_thread(eventually, alpaca.posts, "orders are on their way")
+    assert await broker.cancel_order_async(order.id)
+    assert not all(task.done() for task in burst)
+    await asyncio.gather(*burst)
+
+
+def test_our_own_duplicate_is_our_live_order_not_a_rejection(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
+) -> None:
+    """An answer lost, and the journal's word that nothing left: the repeated POST is refused with 422."""
+    order = settled(broker, rest(broker), "submitted")
+    with journal.engine.begin() as db:
+        blank = {"status": "recorded", "permanent_id": None, "broker_order_id": None}
+        db.execute(update(orders).values(**blank))
+    again = rest(broker)
+    assert (again.id, again.status) == (order.id, "submitted")
+    assert (alpaca.posts(), len(alpaca.book())) == (2, 1)
+
+
+def test_another_programs_order_under_our_id_is_a_refusal(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    other = alpaca.broker(Journal.in_file(":memory:"))
+    other.connect()
+    broker.disconnect()  # so that its stream doesn't tell of it first
+    settled(other, other.place_limit_order("AAPL", 3, "buy", 80.0, client_order_id="mine"), "submitted")
+    other.disconnect()
+    fresh = alpaca.broker(Journal.in_file(":memory:"), stream_endpoint="ws://127.0.0.1:9")
+    fresh._wire.open = True
+    with pytest.raises(OrderRejected, match="another order has it"):
+        rest(fresh)
+    assert len(alpaca.book()) == 1
+
+
+def test_a_replacement_whose_answer_is_lost_is_found_by_its_own_id(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    old = settled(broker, rest(broker), "submitted")
+    alpaca.fault("lose_answers", status=504, times=4, methods=["PATCH"])
+    new = broker.replace_order(old.id, limit_price=91.0)
+    assert (new.replaces, new.limit_price) == (old.id, 91.0)
+    assert len(alpaca.book()) == 2
+    assert sum(1 for verb, _ in alpaca.requests if verb == "PATCH") == 1
+
+
+def test_a_replacement_that_never_arrived_is_settled_when_the_old_order_ends(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    old = settled(broker, rest(broker), "submitted")
+    alpaca.fault("api_errors", status=504, methods=["PATCH"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        broker.replace_order(old.id, limit_price=91.0)
+    new = silence.value.order
+    assert broker.get_order(new.id).status == "unknown"
+    assert broker.get_order(old.id).status == "submitted"
+    broker.cancel_order(old.id)
+    assert broker.get_order(new.id).status == "rejected", "what ended without a replacement has none"
+
+
+def test_a_cancel_whose_answer_is_lost_is_confirmed_by_the_order(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    order = settled(broker, rest(broker), "submitted")
+    alpaca.fault("lose_answers", status=504, methods=["DELETE"])
+    assert broker.cancel_order(order.id)
+    assert broker.get_order(order.id).status == "cancelled"
+
+
+def test_a_cancel_that_did_not_arrive_says_so(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    order = settled(broker, rest(broker), "submitted")
+    alpaca.fault("api_errors", status=503, methods=["DELETE"])
+    with pytest.raises(NotConnected, match="may not have arrived"):
+        broker.cancel_order(order.id)
+    assert broker.cancel_order(order.id), "a cancel may be repeated"
+
+
+def test_a_failure_is_never_an_empty_answer(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    rest(broker)
+    for question in (
+        broker.get_positions,
+        broker.get_account,
+        broker.get_orders_history,
+        broker.get_fills,
+        broker.cancel_all_orders,
+        broker.clock,
+    ):
+        alpaca.fault("api_errors", status=503, methods=["GET"])
+        with pytest.raises(NotConnected, match="503"):
+            question()
+    assert broker.health().ok
+
+
+def test_what_happened_while_the_stream_was_away_is_told_after_a_gap(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
+) -> None:
+    order = settled(broker, rest(broker), "submitted")
+    events: list[OrderEvent] = []
+    broker.subscribe(events.append)
+    # Both are done on the exchange's loop at once, so the stream can't be back in between.
+    alpaca.run(_fill_unseen(alpaca))
+    eventually(lambda: any(e.kind == "fill" for e in events), "the fill is told")
+    eventually(lambda: any(e.kind == "status" for e in events), "the status is told")
+    assert events[0].kind == "gap"
+    assert journal.get(ACCOUNT, order.id).status == "filled"
+    [fill] = journal.fills.recent(ACCOUNT, None, 10)
+    assert (fill.order_id, fill.qty) == (order.id, 10)
+    assert not any(e.kind == "unexplained_position" for e in events)
+
+
+async def _fill_unseen(alpaca: PaperAlpaca) -> None:
+    session = next(iter(alpaca.gateway.sessions.values()))
+    listeners, session.listeners = session.listeners, []
+    await alpaca.admin.set_price("AAPL", 89.0)
+    [order] = alpaca.exchange.exchange.orders.values()
+    while order.status != "Filled":  # noqa: ASYNC110 -- the exchange steps by itself
+        await asyncio.sleep(0.01)
+    session.listeners = listeners
+    await alpaca.admin.gateway("drop_streams", name=session.key)
+
+
+def test_fills_of_the_time_before_a_restart_are_taken_down(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
+) -> None:
+    order = settled(broker, rest(broker), "submitted")
+    broker.disconnect()
+    alpaca.price(89.0)
+    eventually(lambda: alpaca.book()[0]["status"] == "Filled", "the exchange fills it")
+    back = alpaca.broker(journal)
+    back.connect()
+    eventually(lambda: journal.get(ACCOUNT, order.id).status == "filled", "the order is looked up")
+    eventually(lambda: journal.fills.of_order(order.id), "the fill is taken down")
+    back.disconnect()
+
+
+def test_a_broker_that_could_not_connect_goes_on_by_itself(
+    alpaca: PaperAlpaca, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.brokers.alpaca.news.AGAIN", 0.05)
+    broker = alpaca.broker(journal)
+    real = broker._wire.client._base_url
+    broker._wire.client._base_url = "http://127.0.0.1:9"
+    with pytest.raises(NotConnected):
+        broker.connect()
+    assert not broker.health().ok
+    broker._wire.client._base_url = real
+    eventually(lambda: broker.health().details["reconciled"], "it is in line with Alpaca")
+    broker.disconnect()
+
+
+def test_requests_have_a_deadline(monkeypatch: pytest.MonkeyPatch, journal: Journal) -> None:
+    monkeypatch.setattr(wire, "TIMEOUT", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        broker = AlpacaBroker(journal, api_key="k", secret_key="s", endpoint=url)
+        broker._wire.open = True
+        with pytest.raises(NotConnected, match="Timeout"):
+            broker.get_account()
+
+
+def test_an_order_that_could_not_leave_was_not_sent(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    broker.place_limit_order("AAPL", 1, "buy", 50.0)  # the asset is known from here on
+    broker._wire.client._base_url, real = "http://127.0.0.1:9", broker._wire.client._base_url
+    with pytest.raises(NotConnected):
+        rest(broker)
+    broker._wire.client._base_url = real
+    assert rest(broker).status in ("pending", "submitted"), "the same call sends it"
+    assert len(alpaca.book()) == 2
+
+
+def test_threads_that_place_the_same_order_place_one(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(rest(broker).id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert (alpaca.posts(), len(alpaca.book())) == (1, 1)
