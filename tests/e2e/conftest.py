@@ -21,6 +21,13 @@ PATIENCE_SECONDS = 60.0
 PROBLEM = "application/problem+json"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A stack takes its time on a busy machine: more than the other tests may take."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 def free_network() -> str:
     """A network that no local cloud has, from the far end of what `make up` chooses from."""
     return next(network for network in reversed(NETWORKS) if is_free(network))
