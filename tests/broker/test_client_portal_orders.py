@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -362,6 +363,25 @@ def test_an_order_that_was_sent_before_a_crash_is_found_by_the_next_process(
     found = settled(second, order, Status.FILLED)
     assert found.filled_qty == 5
     assert sum(f.qty for f in second.get_fills()) == 5, "fills of the time in between are told"
+
+
+def test_what_a_crash_left_as_sent_is_found_by_its_id_or_is_unknown(
+    portal: Portal, make_portal_broker: Any, journal: Journal, tmp_path: Path
+) -> None:
+    left, never = limit(client_order_id="left"), limit(client_order_id="never")
+    for asked in (left, never):
+        assert journal.mark_sent(journal.record(ACCOUNT, asked).id)
+    crashed = make_portal_broker(portal, journal=Journal.in_file(str(tmp_path / "crashed.sqlite")))
+    crashed.connect()
+    crashed.place_order(left)
+    crashed.disconnect()
+    broker = make_portal_broker(portal)
+    broker.connect()
+    eventually(lambda: broker.get_order_by_client_id("left").status == Status.SUBMITTED, "it is found")
+    eventually(lambda: broker.get_order_by_client_id("never").status == Status.UNKNOWN, "nothing tells of it")
+    with pytest.raises(OrderOutcomeUnknown):
+        broker.place_order(never)
+    assert [o["order_ref"] for o in portal.book()] == ["left"], "what may have left is never sent again"
 
 
 def test_orders_that_others_placed_are_shown_and_can_be_cancelled(

@@ -59,6 +59,8 @@ class OrderBook:
         self.orders = SharedRead(self._read_orders, limits.lists)
         self.trades = SharedRead(self._read_trades, limits.lists)
         self._lists = limits.lists
+        #: orders whose conversation isn't over: only the call that has it knows how they stand
+        self.sending: set[str] = set()
 
     # Reading
 
@@ -162,9 +164,7 @@ class OrderBook:
 
     def reconcile(self) -> None:
         """Bring the journal in line with IBKR after a connection. Nothing is ever sent from here."""
-        for account in self._session.accounts:
-            for order in self._journal.unsettled(account):
-                self.settle(order)
+        self._read_open()
         self.trades.get()
         for account in self._session.accounts:
             self._explain_positions(account)
@@ -187,11 +187,33 @@ class OrderBook:
 
     def poll(self) -> None:
         """Read what may have changed while nothing tells of it by itself."""
-        for account in self._session.accounts:
-            for order in self._journal.unsettled(account):
-                self.settle(order)
+        self._read_open()
         if self._events.listened_to:
             self.trades.get()
+
+    def _read_open(self) -> None:
+        """Look up what the journal holds open: in the list, and one by one what the list doesn't show."""
+        account_orders = [self._journal.unsettled(account) for account in self._session.accounts]
+        waiting = [order for orders in account_orders for order in orders if order.id not in self.sending]
+        if not waiting:
+            return
+        listed = {str(row["orderId"]) for row in self.whole_orders()}
+        if any(not order.permanent_id for order in waiting):
+            self.trades.get()
+        for order in waiting:
+            now = self._journal.get(order.account_id, order.id)
+            if now.permanent_id and now.permanent_id not in listed:
+                self.refresh(now)
+            elif not now.permanent_id:
+                self._give_up(now)
+
+    def _give_up(self, order: Order) -> Order:
+        """An order that IBKR shows nowhere is unknown: nothing was proved."""
+        if order.status == Status.SENT and order.id not in self.sending:
+            reason = "it was sent, and the broker shows no such order; that doesn't prove that there is none"
+            log.error("order %s: outcome unknown: %s", order.id, reason)
+            self._journal.mark_unknown(order.id, reason)
+        return self._journal.get(order.account_id, order.id)
 
     def settle(self, order: Order) -> Order:
         """Find out how an order stands; `unknown` if IBKR shows it nowhere."""
@@ -200,12 +222,7 @@ class OrderBook:
         report = self.look_for(order)
         if report is not None:
             return self.note(order, report)
-        order = self._journal.get(order.account_id, order.id)
-        if order.status == Status.SENT:
-            reason = "it was sent, and the broker shows no such order; that doesn't prove that there is none"
-            self._journal.mark_unknown(order.id, reason)
-            order = self._journal.get(order.account_id, order.id)
-        return order
+        return self._give_up(self._journal.get(order.account_id, order.id))
 
     # Taking down
 

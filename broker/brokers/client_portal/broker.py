@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from broker.base import BaseBroker, Capabilities
 from broker.brokers.client_portal.account import account_info, as_order, position_of, preview_of, symbol_of
 from broker.brokers.client_portal.answers import number
-from broker.brokers.client_portal.book import OrderBook
-from broker.brokers.client_portal.entry import OrderEntry, order_body
-from broker.brokers.client_portal.link import State, unconnected
-from broker.brokers.client_portal.market import Market
-from broker.brokers.client_portal.pacing import Limits
-from broker.brokers.client_portal.questions import Policy
-from broker.brokers.client_portal.session import Session, check_mode
-from broker.brokers.client_portal.stream import Watcher
-from broker.brokers.client_portal.wire import OrderWire, Wire, check_tls
+from broker.brokers.client_portal.connection import Connection, Running
+from broker.brokers.client_portal.entry import order_body
 from broker.errors import (
     BrokerError,
     InvalidRequest,
@@ -30,14 +21,10 @@ from broker.errors import (
     OrderOutcomeUnknown,
     field_problem,
 )
-from broker.journal import Journal
-from broker.market.hours import clock_from_calendar, clock_from_sessions
 from broker.models import (
     FINAL_STATUSES,
     AccountInfo,
-    Clock,
     Fill,
-    Health,
     Order,
     OrderEvent,
     OrderPreview,
@@ -46,8 +33,7 @@ from broker.models import (
     Quote,
     Status,
 )
-from broker.placement import Guard, NothingKnown, place, rejection
-from broker.stream import EventStream
+from broker.placement import NothingKnown, place, rejection
 from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
 
 log = logging.getLogger(__name__)
@@ -57,125 +43,8 @@ BASE_PATH = "/v1/api"
 CONNECT_WAIT = 30.0
 
 
-class _Running:
-    """What exists from `start` to `disconnect`."""
-
-    def __init__(self, session: Session, book: OrderBook, entry: OrderEntry, watcher: Watcher) -> None:
-        self.session, self.book, self.entry, self.watcher = session, book, entry, watcher
-        self.market = Market(session)
-
-    def start(self, name: str) -> None:
-        """Start the two threads: one keeps the session, one watches orders."""
-        for work, what in ((self.session.run, "session"), (self.watcher.run, "watcher")):
-            threading.Thread(target=work, name=f"{name}-{what}", daemon=True).start()
-
-    def stop(self, reason: str) -> None:
-        """End both."""
-        self.watcher.stop()
-        self.session.stop(reason)
-
-
-class ClientPortalBroker(BaseBroker):
+class ClientPortalBroker(Connection):
     """One gateway, one login, its accounts. Several processes must not trade through one gateway at once."""
-
-    name = "ibeam"
-    capabilities = Capabilities(
-        order_types=frozenset({"market", "limit", "stop", "stop_limit"}),
-        quotes=True,
-        exclusive=True,
-        replace=True,
-        preview=True,
-        fills=True,
-        stream=True,
-        several_accounts=True,
-        extended_hours=True,
-    )
-
-    def __init__(
-        self,
-        journal: Journal,
-        *,
-        url: str,
-        ca_file: str,
-        token: str = "",
-        account: str = "",
-        trading_mode: str = "",
-        confirm: frozenset[str] | None = None,
-        take_over: bool = False,
-        timeout: float = 15.0,
-        heartbeat: float = 60.0,
-        limits: Limits | None = None,
-        websocket: bool = True,
-        guard: Guard | None = None,
-    ) -> None:
-        """`url`: https://host:port; `ca_file`: PEM of its certificate or CA; `token`: for a proxy.
-
-        `confirm`: ids of the questions that are confirmed (see `questions`); `take_over`: take the session
-        from another login of the user; `timeout` and `heartbeat` in seconds. Raises `ConfigurationError`.
-        """
-        check_tls(url, ca_file)
-        check_mode(trading_mode)
-        base = url.rstrip("/")
-        self._url = base if base.endswith(BASE_PATH) else base + BASE_PATH
-        self._journal, self._ca_file, self._token = journal, ca_file, token
-        self._account, self._trading_mode = account, trading_mode
-        self._policy, self._take_over = Policy(confirm), take_over
-        self._timeout, self._heartbeat = timeout, heartbeat
-        self._limits, self._websocket, self._guard = limits or Limits(), websocket, guard
-        self._events = EventStream("ibeam-events")
-        self._lock = threading.Lock()
-        self._parts: _Running | None = None
-        self._stopped = unconnected()
-
-    # Connecting
-
-    def start(self) -> None:
-        """Begin to connect, and go on for ever."""
-        with self._lock:
-            if self._parts is not None:
-                return
-            session = Session(
-                Wire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
-                OrderWire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
-                account=self._account,
-                trading_mode=self._trading_mode,
-                limits=self._limits,
-                heartbeat=self._heartbeat,
-                take_over=self._take_over,
-            )
-            book = OrderBook(session, self._journal, self._events, self._limits)
-            entry = OrderEntry(session, book, self._policy)
-            watcher = Watcher(session, book, self._ca_file, websocket=self._websocket)
-            self._parts = _Running(session, book, entry, watcher)
-            self._parts.start(self.name)
-
-    def connect(self) -> bool:
-        """True once connected. Raises `NotConnected` after a failed attempt; others follow by themselves."""
-        self.start()
-        session = self._running().session
-        if not session.link.ok:
-            session.attempted.wait(CONNECT_WAIT)
-        session.require()
-        return True
-
-    def disconnect(self) -> None:
-        """Stop asking and reconnecting. The gateway stays logged in, and orders stay as they are."""
-        with self._lock:
-            parts, self._parts = self._parts, None
-            self._stopped = unconnected("disconnect() was called")
-        if parts is not None:
-            parts.stop("disconnect() was called")
-
-    def _running(self) -> _Running:
-        parts = self._parts
-        if parts is None:
-            raise self._stopped.error()
-        return parts
-
-    def _ready(self) -> _Running:
-        parts = self._running()
-        parts.session.require()
-        return parts
 
     # Questions
 
@@ -198,7 +67,7 @@ class ClientPortalBroker(BaseBroker):
         positions = [position_of(row, self._price_for(parts, row)) for row in held]
         return sorted(positions, key=lambda p: p.symbol)
 
-    def _price_for(self, parts: _Running, row: dict[str, Any]) -> float | None:
+    def _price_for(self, parts: Running, row: dict[str, Any]) -> float | None:
         """A price for a position that was just opened, which has none yet."""
         if number(row.get("marketPrice")):
             return None
@@ -214,64 +83,6 @@ class ClientPortalBroker(BaseBroker):
         """See `BaseBroker.get_quote`; delayed prices where live ones aren't subscribed."""
         symbol = check_symbol(symbol)
         return self._ready().market.quote(symbol)
-
-    def clock(self) -> Clock:
-        """The broker's own hours where it gives them, else the exchange's calendar. Needs no connection."""
-        now, parts = datetime.now(UTC), self._parts
-        if parts is not None and parts.session.link.ok:
-            try:
-                told = clock_from_sessions(parts.market.hours(), now)
-            except BrokerError as failure:
-                log.info("the broker's hours can't be read now: %s", failure.message)
-            else:
-                return told or clock_from_calendar(now)
-        return clock_from_calendar(now)
-
-    def health(self) -> Health:
-        """See `BaseBroker.health`: tickle for the gateway, and the account's balances from beyond it."""
-        parts = self._parts
-        if parts is None:
-            link = self._stopped
-            return Health(
-                False,
-                link.state,
-                link.since.isoformat(),
-                link.reason,
-                link.doing,
-                details={"gateway": self._url},
-            )
-        session, proved = parts.session, None
-        if session.link.ok:
-            try:
-                session.tickle.get()
-                account = session.account
-                session.portfolio(lambda w: w.portfolio_summary(account))
-                proved = datetime.now(UTC).isoformat()
-            except BrokerError as failure:
-                log.info("the link can't be proved: %s", failure.message)
-                if session.link.ok:
-                    return self._described(parts, State.LINK_LOST, failure.message)
-        return self._described(parts, proved_at=proved)
-
-    def _described(
-        self, parts: _Running, state: str = "", reason: str = "", proved_at: str | None = None
-    ) -> Health:
-        link = parts.session.link
-        return Health(
-            ok=link.ok and not state,
-            state=state or link.state,
-            since=link.since.isoformat(),
-            reason=reason or link.reason,
-            doing=link.doing,
-            proved_at=proved_at,
-            round_trip_ms=round(parts.session.round_trip * 1000, 3) if proved_at else None,
-            second_factor=link.state == State.SECOND_FACTOR,
-            details={
-                "gateway": self._url,
-                "accounts": list(parts.session.accounts),
-                "websocket": parts.watcher.live,
-            },
-        )
 
     # Orders
 
@@ -316,7 +127,7 @@ class ClientPortalBroker(BaseBroker):
 
         return self._current(parts, self._find(parts, find))
 
-    def _find(self, parts: _Running, find: Callable[[str], Order]) -> Order:
+    def _find(self, parts: Running, find: Callable[[str], Order]) -> Order:
         missing: OrderNotFound | None = None
         for account in parts.session.accounts:
             try:
@@ -325,7 +136,7 @@ class ClientPortalBroker(BaseBroker):
                 missing = missing or nothing
         raise missing or OrderNotFound("this login has no account")
 
-    def _current(self, parts: _Running, order: Order) -> Order:
+    def _current(self, parts: Running, order: Order) -> Order:
         if order.status in FINAL_STATUSES or order.status == Status.RECORDED:
             return order
         if order.status == Status.SENT and not order.permanent_id:
@@ -433,7 +244,7 @@ class ClientPortalBroker(BaseBroker):
         found = [f for account in parts.session.accounts for f in fills.recent(account, since, limit)]
         return sorted(found, key=lambda f: f.time, reverse=True)[:limit]
 
-    def _fills_complete(self, parts: _Running) -> bool:
+    def _fills_complete(self, parts: Running) -> bool:
         """True if the fills that are known make up what recent orders say is filled."""
         now = datetime.now(UTC)
         for account in parts.session.accounts:

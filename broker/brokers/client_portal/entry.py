@@ -59,6 +59,13 @@ class OrderEntry:
 
         Raises `OrderRejected`, `NothingKnown` (it left), `NotConnected` and `RateLimited` (it didn't).
         """
+        self._book.sending.add(order.id)
+        try:
+            return self._send(order, conid)
+        finally:
+            self._book.sending.discard(order.id)
+
+    def _send(self, order: Order, conid: int) -> OrderReport:
         path = f"iserver/account/{order.account_id}/orders"
         try:
             taken = self._converse(path, {"orders": [order_body(order, conid)]})

@@ -74,6 +74,10 @@ class Wire(IbkrClient):  # type: ignore[misc]
         self._session = requests.Session()
         self._session.trust_env = False
 
+    def close_session(self) -> None:
+        """Close its connections. ibind would go on without a session, and take proxies from outside."""
+        self._session.close()
+
     def headers(self) -> dict[str, str]:
         """What proves us to a proxy in front of the gateway; on the websocket too."""
         return {TOKEN_HEADER: self._token} if self._token else {}
