@@ -155,3 +155,21 @@ def test_it_runs_as_a_program_and_says_what_it_would_do(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == len(SYMBOLS)
+
+
+def test_the_program_trades_through_a_gateway_and_a_second_run_of_the_day_adds_nothing(
+    tmp_path: Path,
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("BROKER_", "IBKR_", "ALPACA_"))}
+    with paper_gateway() as paper:
+        environment |= {"BROKER_TYPE": "ibkr", "IBKR_GATEWAY_PORT": str(paper.port), "PYTHONPATH": str(ROOT)}
+        environment |= {"BROKER_JOURNAL": str(tmp_path / "j.sqlite"), "IBKR_TRADING_MODE": "paper"}
+        command = [sys.executable, "examples/moving_averages.py", "--trade"]
+        runs = [
+            subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            for _ in range(2)
+        ]
+        sent = [order["order_ref"] for order in paper.book()]
+    assert [done.returncode for done in runs] == [0, 0], [done.stdout + done.stderr for done in runs]
+    bought = [line for line in runs[0].stdout.splitlines() if line.startswith("buy")]
+    assert len(sent) == len(set(sent)) == len(bought), "what the first run sent, and nothing more"
