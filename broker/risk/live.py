@@ -21,17 +21,19 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Gateway:
-    """What an order goes through; another one of any of these is another gateway."""
+    """What an order goes through; another broker or address is another gateway.
+
+    A client id isn't part of it: whoever verifies uses one of its own beside the service's.
+    """
 
     broker: str
     #: host and port, or the API's endpoint
     address: str
-    client_id: int = 0
 
     @property
     def fingerprint(self) -> str:
         """64 characters that stand for the gateway, and tell nothing of it."""
-        return hashlib.sha256(f"{self.broker}\n{self.address}\n{self.client_id}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.broker}\n{self.address}".encode()).hexdigest()
 
 
 def record_verification(

@@ -122,6 +122,7 @@ class RiskStore:
                 orders.c.id,
                 orders.c.side,
                 orders.c.client_order_id,
+                orders.c.filled_qty,
                 (qty - orders.c.filled_qty).label("open"),
             )
             .where((orders.c.account == account) & (orders.c.symbol == symbol))
@@ -177,8 +178,10 @@ class RiskStore:
         symbol = request.symbol
         for row in self._open(db, account, symbol):
             counted.add(row.id)
-            # A replacement is checked as the order that takes the place of the one of its id.
-            if row.client_order_id != request.client_order_id:
+            if row.client_order_id == request.client_order_id:
+                # A replacement takes the place of the order of its id, and what that has filled is held.
+                found[row.side] -= row.filled_qty
+            else:
                 found[row.side] += max(mark.open_shares.get(row.id, 0.0), row.open)
         # What was open at the mark and is final now: its fills may not be in the position yet.
         gone = [order_id for order_id in mark.open_shares if order_id not in counted]

@@ -32,7 +32,9 @@ def gateway(settings: BrokerSettings) -> Gateway:
         return Gateway(kind, "in process")
     if kind == "ibeam":
         return Gateway(kind, settings.ibeam_url.rstrip("/"))
-    return Gateway(kind, f"{settings.gateway_host}:{settings.gateway_port}", settings.client_id)
+    if kind == "ibeam":
+        return Gateway(kind, settings.ibeam_url.rstrip("/"))
+    return Gateway(kind, f"{settings.gateway_host}:{settings.gateway_port}")
 
 
 def guard_for(settings: BrokerSettings, journal: Journal, *, refused: Refused | None = None) -> Guard:

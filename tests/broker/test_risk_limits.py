@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,15 @@ from broker.brokers.simulated import SimulatedBroker
 from broker.errors import BrokerError, ConfigurationError, LimitExceeded, MarketDataUnavailable, NotConnected
 from broker.factory import BrokerSettings, build_broker, settings_from_environment
 from broker.journal import Journal
-from broker.models import FINAL_STATUSES, AccountInfo, OrderRequest, Position, Quote
+from broker.models import (
+    FINAL_STATUSES,
+    AccountInfo,
+    OrderReport,
+    OrderRequest,
+    Position,
+    Quote,
+    Status,
+)
 from broker.risk.guard import Guard
 from broker.risk.limits import LIVE, PAPER, Limits, limits_from_environment
 from broker.risk.live import Gateway
@@ -146,6 +155,21 @@ def test_working_orders_count_as_if_they_were_filled() -> None:
         if order.status not in FINAL_STATUSES:
             desk.broker.cancel_order(order.id)
     assert desk.place(qty=6) == "filled", "a cancelled order counts no more"
+
+
+def test_a_replacement_counts_in_place_of_its_order_and_without_what_that_has_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk(limits(max_long_qty=10))
+    assert desk.place(qty=8, order_type="limit", limit_price=50.0, client_order_id="one") == "submitted"
+    (order,) = desk.broker.get_orders_history()
+    desk.journal.update(order.id, OrderReport(Status.PARTIALLY_FILLED, filled_qty=5, filled_price=50.0))
+    held = Position("AAPL", 5.0, 50.0, 100.0, 500.0, 250.0, 1.0)
+    monkeypatch.setattr(desk.broker, "get_position", lambda _symbol: held)
+    changed = request(qty=10, order_type="limit", limit_price=50.0, client_order_id="one")
+    desk.guard(changed, "SIM-1")
+    with pytest.raises(LimitExceeded, match="max_long_qty"):
+        desk.guard(replace(changed, qty=11), "SIM-1")
 
 
 def test_an_order_that_only_reduces_passes_what_limits_risk() -> None:

@@ -18,6 +18,7 @@ from broker.errors import (
     LiveLocked,
     PaperLiveMismatch,
 )
+from broker.factory import BrokerSettings
 from broker.journal import Journal
 from broker.models import OrderReport, Status
 from broker.risk.guard import Guard
@@ -25,6 +26,7 @@ from broker.risk.limits import PAPER
 from broker.risk.live import Gateway, record_verification, verification_days
 from broker.risk.modes import Declared, account_mode, agreed_mode
 from broker.risk.switch import KillSwitch
+from broker.risk.wiring import gateway
 from tests.broker.ordering import request
 
 
@@ -81,7 +83,7 @@ def test_another_brokers_account_name_says_nothing() -> None:
     assert account_mode("ibkr", "PA3ABCDEFGHI") is None
 
 
-GATEWAY = Gateway("ibkr", "10.0.0.5:4001", 1)
+GATEWAY = Gateway("ibkr", "10.0.0.5:4001")
 RESULTS = {"account is read": True, "an order far away is placed and cancelled": True}
 
 
@@ -114,9 +116,9 @@ def test_live_trading_is_locked_until_that_very_gateway_was_verified(
     with pytest.raises(LiveLocked, match=r"never verified; run `make verify STACK="):
         live.check_connection("U1")
     for other in (
-        Gateway("ibkr", "10.0.0.6:4001", 1),
-        Gateway("ibkr", "10.0.0.5:4001", 2),
-        Gateway("alpaca", "10.0.0.5:4001", 1),
+        Gateway("ibkr", "10.0.0.6:4001"),
+        Gateway("ibkr", "10.0.0.5:4002"),
+        Gateway("alpaca", "10.0.0.5:4001"),
     ):
         assert record_verification(journal, "U1", other, "ada", RESULTS, clock)
     assert record_verification(journal, "U2", GATEWAY, "ada", RESULTS, clock)
@@ -261,3 +263,21 @@ def test_a_switch_that_cannot_be_read_stops_orders(
     assert broker.get_positions() == []
     with pytest.raises(JournalUnavailable):
         KillSwitch(journal.engine).halt("ada", "odd fills")
+
+
+def test_a_gateway_is_its_broker_and_address_as_the_settings_name_them() -> None:
+    settings = [
+        BrokerSettings("ibkr", gateway_host="10.0.0.5", gateway_port=4001),
+        BrokerSettings("ibkr", gateway_host="10.0.0.5", gateway_port=4002),
+        BrokerSettings("ibeam", ibeam_url="https://10.0.0.7:5000"),
+        BrokerSettings("ibeam", ibeam_url="https://10.0.0.8:5000"),
+        BrokerSettings("alpaca"),
+        BrokerSettings("alpaca", alpaca_paper=False),
+        BrokerSettings("alpaca", alpaca_endpoint="https://proxy.example"),
+        BrokerSettings("simulated"),
+    ]
+    assert len({gateway(s).fingerprint for s in settings}) == len(settings)
+    other_client = BrokerSettings("ibkr", gateway_host="10.0.0.5", gateway_port=4001, client_id=9)
+    assert gateway(other_client).fingerprint == gateway(settings[0]).fingerprint, (
+        "whoever verifies uses a client id of its own"
+    )
