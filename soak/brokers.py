@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from broker.base import BaseBroker
 from broker.journal import Journal
+from soak.certificate import certificate_file
 from soak.venue import USER, Venue
 
 
@@ -26,6 +27,26 @@ def alpaca(venue: Venue, journal: Journal, port: int) -> BaseBroker:
         secret_key=venue.password,
         paper=True,
         endpoint=f"http://127.0.0.1:{port}/trading",
+        data_endpoint=f"http://127.0.0.1:{port}/data",
+        stream_endpoint=f"ws://127.0.0.1:{port}/stream",
+    )
+
+
+def client_portal(venue: Venue, journal: Journal, port: int) -> BaseBroker:
+    """Over a Client Portal gateway, verified TLS included."""
+    from broker.brokers.client_portal import ClientPortalBroker
+    from broker.brokers.client_portal.pacing import Limits
+
+    return ClientPortalBroker(
+        journal,
+        url=f"https://127.0.0.1:{port}",
+        ca_file=str(certificate_file(venue.folder)),
+        account=venue.account,
+        trading_mode="paper",
+        timeout=2.0,
+        heartbeat=0.5,
+        # The venue keeps no limits, so that a schedule's minutes don't go by in waiting for them.
+        limits=Limits(requests=1_000, window=1.0, lists=0.05, tickle=0.1, penalty=1.0),
     )
 
 
@@ -33,13 +54,14 @@ def simulated(venue: Venue, journal: Journal, port: int) -> BaseBroker:
     """In process: its book ends with it."""
     from broker.brokers.simulated import SimulatedBroker
 
-    broker = SimulatedBroker(journal, account=venue.account, cash=venue.cash)
-    broker.connect()
-    for symbol in ("AAPL", "MSFT"):
-        broker.set_price(symbol, 200.0)
-    return broker
+    return SimulatedBroker(journal, account=venue.account, cash=venue.cash)
 
 
 Build = Callable[[Venue, Journal, int], BaseBroker]
 
-BUILD: dict[str, Build] = {"ibkr": ibkr, "alpaca": alpaca, "simulated": simulated}
+BUILD: dict[str, Build] = {
+    "ibkr": ibkr,
+    "alpaca": alpaca,
+    "client_portal": client_portal,
+    "simulated": simulated,
+}

@@ -13,8 +13,9 @@ LIVE = frozenset({"PreSubmitted", "Submitted"})
 _OURS = {
     "Filled": frozenset({Status.FILLED}),
     "Cancelled": frozenset({Status.CANCELLED, Status.EXPIRED}),
-    # refused by the exchange after it had taken it
-    "Inactive": frozenset({Status.REJECTED, Status.INACTIVE, Status.CANCELLED}),
+    # Refused by the exchange. If the answer got lost, front ends that don't list refused orders leave
+    # it unknown, and that is the truth.
+    "Inactive": frozenset({Status.REJECTED, Status.INACTIVE, Status.CANCELLED, Status.UNKNOWN}),
     "PreSubmitted": frozenset({Status.PENDING, Status.ACCEPTED, Status.SUBMITTED}),
     "Submitted": frozenset(
         {Status.PENDING, Status.ACCEPTED, Status.SUBMITTED, Status.PARTIALLY_FILLED, Status.INACTIVE}
@@ -22,6 +23,11 @@ _OURS = {
 }
 #: statuses that say that nothing of the order is left to trade
 _DEAD = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
+
+
+def shares(values: dict[str, float]) -> dict[str, float]:
+    """Quantities without binary dust."""
+    return {symbol: round(qty, 6) for symbol, qty in values.items()}
 
 
 @dataclass
@@ -134,5 +140,5 @@ def judge_positions(tally: Tally, held: dict[str, float], told: dict[str, float]
     """Positions of the book and of the broker, once everything is calm."""
     if held and not told:
         tally.violated("false_empties", f"the account holds {held}, and get_positions() is empty")
-    elif held != told:
+    elif shares(held) != shares(told):
         tally.violated("unsettled", f"the account holds {held}, and get_positions() tells {told}")

@@ -49,6 +49,8 @@ class Process:
         event.listen(self.journal._engine, "begin", self._before_transaction, insert=True)
         self.line = venue.line()
         self.broker: BaseBroker = build(venue, self.journal, self.line.port)
+        with contextlib.suppress(Killed):
+            self.call(lambda: venue.attach(self.broker))
         # A venue that is away is one of the faults: connecting goes on, or is tried at the next call.
         with contextlib.suppress(BrokerError, Killed):
             self.call(self.broker.connect)

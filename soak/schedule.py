@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from soak.faults import faults_of
+from soak.in_process import venue_for
 from soak.judge import Tally
 from soak.process import let_the_dead_rest
-from soak.venue import PRICE, Venue
+from soak.venue import PRICE
 from soak.world import SYMBOLS, World, request
 
 STEPS = (12, 28)
@@ -95,7 +96,7 @@ def perform(world: World, step: Step) -> None:
 def run(kind: str, seed: int, number: int, tell: Callable[[str], None] = lambda _line: None) -> Tally:
     """One schedule from an empty account to the reckoning."""
     let_the_dead_rest()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, Venue(kind) as venue:
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, venue_for(kind) as venue:
         world = World(kind, venue, Path(folder) / "orders.sqlite")
         try:
             for step in steps(kind, seed, number):

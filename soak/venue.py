@@ -16,7 +16,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from broker.base import BaseBroker
 from localcloud.exchange.server import ExchangeServer
+from soak.certificate import loopback_certificate
 from soak.line import Line
 
 USER, ACCOUNT = "paper", "DU7654321"
@@ -101,6 +103,9 @@ class Venue:
         rows = self.admin("account", account=self.account)["positions"]
         return {row["contract"]["symbol"]: float(row["position"]) for row in rows if row["position"]}
 
+    def attach(self, broker: BaseBroker) -> None:
+        """A process has made its broker. Only a book inside that process needs to know."""
+
     def line(self) -> Line:
         """A new line to the front end."""
         line = Line(self.port)
@@ -179,7 +184,6 @@ async def _alpaca(venue: Venue) -> AsyncIterator[int]:
 @contextlib.asynccontextmanager
 async def _client_portal(venue: Venue) -> AsyncIterator[int]:
     from localcloud.gateways.client_portal.app import build_app
-    from localcloud.gateways.client_portal.certificate import write_shipped_certificate
     from localcloud.gateways.client_portal.gateway import Gateway
     from localcloud.gateways.client_portal.ibeam import IBeam
     from localcloud.gateways.client_portal.serving import Endpoint, Server
@@ -200,7 +204,7 @@ async def _client_portal(venue: Venue) -> AsyncIterator[int]:
     )
     ibeam = IBeam(gateway)
     sockets = Endpoint(address=("127.0.0.1", 0)).open()
-    async with Server(build_app(gateway), sockets, write_shipped_certificate(venue.folder)).serving():
+    async with Server(build_app(gateway), sockets, loopback_certificate(venue.folder)).serving():
         await ibeam.maintain()
         looking_after = asyncio.create_task(ibeam.run())
         try:

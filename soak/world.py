@@ -119,7 +119,7 @@ class World:
 
     def move_price(self, symbol: str, price: float) -> None:
         """Fix a price; resting orders that it crosses trade."""
-        self.venue.set_price(symbol, price)
+        self._try(lambda: self.venue.set_price(symbol, price))  # an in-process book trades on this call
 
     def wait(self, seconds: float) -> None:
         """Let things happen."""
@@ -185,7 +185,8 @@ class World:
         while not check():
             if time.monotonic() > deadline:
                 if give_up:
-                    self.tally.violated("hung", f"never within {RECOVERY:g} s: {why}")
+                    shown = self._try(self.process.broker.health)
+                    self.tally.violated("hung", f"never within {RECOVERY:g} s: {why}; health: {shown}")
                 return
             self._pause.wait(_LOOK)
 
