@@ -17,17 +17,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from broker.base import BaseBroker, Capabilities
     from broker.factory import get_broker
-    from broker.models import AccountInfo, Clock, Health, Order, OrderRequest, Position, Quote
+    from broker.models import (
+        AccountInfo,
+        Clock,
+        Fill,
+        Health,
+        Order,
+        OrderEvent,
+        OrderPreview,
+        OrderRequest,
+        Position,
+        PositionChange,
+        Quote,
+    )
 
 __all__ = [
     "AccountInfo",
     "BaseBroker",
     "Capabilities",
     "Clock",
+    "Fill",
     "Health",
     "Order",
+    "OrderEvent",
+    "OrderPreview",
     "OrderRequest",
     "Position",
+    "PositionChange",
     "Quote",
     "get_broker",
 ]
@@ -38,8 +54,12 @@ _HOMES = {
     "get_broker": "broker.factory",
     "AccountInfo": "broker.models",
     "Clock": "broker.models",
+    "Fill": "broker.models",
     "Health": "broker.models",
     "Order": "broker.models",
+    "OrderEvent": "broker.models",
+    "OrderPreview": "broker.models",
+    "PositionChange": "broker.models",
     "OrderRequest": "broker.models",
     "Position": "broker.models",
     "Quote": "broker.models",

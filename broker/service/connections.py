@@ -155,3 +155,7 @@ class Connection:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
         await self._broker.disconnect_async()
+        if self._events is not None:
+            # Its clients come again, and are told who holds the connection now.
+            self._events.close()
+            self._events = None

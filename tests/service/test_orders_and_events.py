@@ -191,3 +191,15 @@ async def test_the_stream_is_server_sent_events(app: FastAPI, trader: httpx.Asyn
     assert fields["event"] == "fill"
     assert "-" in fields["id"]
     assert json.loads(fields["data"])["fill"]["qty"] == 5
+
+
+async def test_streams_end_with_the_connection(app: FastAPI) -> None:
+    """Guards against a client that listens on to an instance that has handed the connection over."""
+    connection = app.state.connections["default"]
+    before = connection.events()
+    listening = asyncio.create_task(take(before, "", 1))
+    await asyncio.sleep(0)
+    await connection.stop()
+    async with asyncio.timeout(10):
+        assert await listening == []
+    assert connection.events() is not before
