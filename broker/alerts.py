@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from broker.base import BaseBroker
 from broker.errors import BrokerError, Halted, LimitExceeded
-from broker.models import EventKind, Health, OrderEvent, OrderRequest, Status
+from broker.models import EventKind, Health, Order, OrderEvent, OrderRequest, Status
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,12 @@ class Alerts:
                 }
             self.notify(Kind.UNEXPLAINED_POSITION, event.message or "look at the account", **context)
         elif order is not None and order.status == Status.UNKNOWN:
-            text = f"{order.side} {order.qty:g} {order.symbol}: look at the account before sending another"
-            self.notify(Kind.OUTCOME_UNKNOWN, text, order=order.id, account=order.account_id)
+            self.outcome_unknown(order)
+
+    def outcome_unknown(self, order: Order) -> None:
+        """For `Journal.outcome_unknown`: alerts of an order that left and was never answered."""
+        text = f"{order.side} {order.qty:g} {order.symbol}: look at the account before sending another"
+        self.notify(Kind.OUTCOME_UNKNOWN, text, order=order.id, account=order.account_id)
 
     def health(self, health: Health) -> None:
         """A broker's health: alerts once when a person has to confirm the login."""

@@ -138,6 +138,7 @@ def build_broker(settings: BrokerSettings, journal: Journal, alerts: Alerts | No
             f"BROKER_TYPE must be one of {', '.join(sorted(BUILDERS))}, not {settings.broker_type[:40]!a}"
         )
     alerts = alerts or Alerts(settings.alert_urls, secrets=settings.secrets)
+    journal.outcome_unknown = alerts.outcome_unknown
     guard = guard_for(settings, journal, refused=alerts.refused)
     broker = build(settings, journal, guard)
     guard.attach(broker)

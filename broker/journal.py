@@ -66,6 +66,8 @@ class Journal:
         self._engine = engine
         self._clock = clock
         self._failing_since: datetime | None = None
+        #: told of every order whose outcome becomes unknown; what it raises is logged
+        self.outcome_unknown: Callable[[Order], None] | None = None
         #: executions with their commissions, and whether they explain the positions
         self.fills = FillBook(self._do, clock)
 
@@ -167,7 +169,10 @@ class Journal:
 
     def update(self, order_id: str, report: OrderReport) -> Order:
         """Take over what the broker says. Only a fill changes a final order; filled quantities never fall."""
-        return self._do(lambda db: self._update(db, order_id, report))
+        order = self._do(lambda db: self._update(db, order_id, report))
+        if order.status == report.status == Status.UNKNOWN:
+            self._tell_unknown(order)
+        return order
 
     def get(self, account: str, order_id: str) -> Order:
         """One order by our id. Raises `OrderNotFound`, `JournalUnavailable`."""
@@ -287,7 +292,22 @@ class Journal:
             .where((orders.c.id == order_id) & (orders.c.status == Status.SENT))
             .values(status=Status.UNKNOWN, reason=reason, updated_at=self._clock())
         )
-        self._do(lambda db: db.execute(change))
+
+        def work(db: Connection) -> Order | None:
+            if not db.execute(change).rowcount:
+                return None
+            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+
+        order = self._do(work)
+        if order is not None:
+            self._tell_unknown(order)
+
+    def _tell_unknown(self, order: Order) -> None:
+        if self.outcome_unknown is not None:
+            try:
+                self.outcome_unknown(order)
+            except Exception:
+                log.exception("nobody could be told that the outcome of order %s is unknown", order.id)
 
     def _update(self, db: Connection, order_id: str, report: OrderReport) -> Order:
         row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()

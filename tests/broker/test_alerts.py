@@ -13,7 +13,9 @@ import pytest
 from broker.alerts import Alerts, AlertWatch, Kind, alert_urls
 from broker.brokers.simulated import SimulatedBroker
 from broker.errors import Halted, LimitExceeded, LiveLocked
-from broker.models import EventKind, Health, Order, OrderEvent, PositionChange, Status
+from broker.factory import BrokerSettings, build_broker
+from broker.journal import Journal
+from broker.models import EventKind, Health, Order, OrderEvent, OrderReport, PositionChange, Status
 from tests.broker.ordering import request
 
 
@@ -190,6 +192,33 @@ def test_order_events_refusals_and_a_waiting_login_are_alerts(receiver: Receiver
         "A limit refused an order",
         "The broker's login waits for the second factor",
     ]
+
+
+def test_an_order_that_is_never_answered_is_told_of_once_by_the_journal(receiver: Receiver) -> None:
+    alerts = Alerts([receiver.url])
+    journal = Journal.in_file(":memory:")
+    build_broker(BrokerSettings("simulated"), journal, alerts)
+    order = journal.record("DU1", request(client_order_id="one"))
+    journal.mark_sent(order.id)
+    journal.mark_unknown(order.id, "no answer")
+    journal.mark_unknown(order.id, "no answer")
+    journal.update(order.id, OrderReport(Status.UNKNOWN))
+    alerts.wait()
+    (found,) = receiver.received
+    assert found["title"] == "An order's outcome is unknown"
+    assert order.id in found["message"]
+
+
+def test_an_alert_that_fails_leaves_the_journal_as_it_is() -> None:
+    def broken(_order: Order) -> None:
+        raise RuntimeError("the alert channel is broken")
+
+    journal = Journal.in_file(":memory:")
+    journal.outcome_unknown = broken
+    order = journal.record("DU1", request(client_order_id="one"))
+    journal.mark_sent(order.id)
+    journal.mark_unknown(order.id, "no answer")
+    assert journal.get("DU1", order.id).status == Status.UNKNOWN
 
 
 def test_a_watch_sees_a_login_that_waits_and_survives_a_broker_that_fails(
