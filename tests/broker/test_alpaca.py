@@ -23,10 +23,11 @@ from broker.errors import (
     UnknownSymbol,
     UnsupportedOperation,
 )
+from broker.factory import build_broker, settings_from_environment
 from broker.journal import Journal
 from broker.models import Order
 from tests.broker.ordering import request, settled
-from tests.broker.paper_alpaca import ACCOUNT, PaperAlpaca, paper_alpaca
+from tests.broker.paper_alpaca import ACCOUNT, KEY, SECRET, PaperAlpaca, paper_alpaca
 from tests.broker.paper_gateway import eventually
 
 
@@ -273,6 +274,23 @@ def test_a_wrong_key_and_an_absent_server_are_told_apart(alpaca: PaperAlpaca, jo
     assert not isinstance(away.value, NotAuthenticated)
     assert not nowhere.health().ok
     nowhere.disconnect()
+
+
+def test_the_environment_names_the_endpoints(alpaca: PaperAlpaca, journal: Journal) -> None:
+    settings = settings_from_environment(
+        {
+            "ALPACA_API_KEY": KEY,
+            "ALPACA_SECRET_KEY": SECRET,
+            "ALPACA_ENDPOINT": f"{alpaca.url}/trading",
+            "ALPACA_DATA_ENDPOINT": f"{alpaca.url}/data",
+            "ALPACA_STREAM_ENDPOINT": f"ws{alpaca.url.removeprefix('http')}/stream",
+        }
+    )
+    made = build_broker(settings, journal)
+    made.connect()
+    eventually(alpaca.listeners, "the stream listens")
+    assert made.get_quote("AAPL").source == "alpaca iex"
+    made.disconnect()
 
 
 def test_after_disconnect_nothing_is_asked(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:

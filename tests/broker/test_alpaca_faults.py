@@ -117,6 +117,7 @@ def test_orders_use_the_minute_up_and_a_cancel_still_gets_through(
     with pytest.raises(RateLimited, match="kept for cancels") as limited:
         burst()
     assert limited.value.retry_after <= 60
+    assert broker.health().ok, "a limit isn't a lost link"
     assert broker.cancel_order(order.id)
     assert alpaca.posts() < 200
 
@@ -253,6 +254,23 @@ async def _fill_unseen(alpaca: PaperAlpaca) -> None:
         await asyncio.sleep(0.01)
     session.listeners = listeners
     await alpaca.admin.gateway("drop_streams", name=session.key)
+
+
+def test_a_position_that_no_fill_explains_is_reported_once(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.brokers.alpaca.news.SETTLES", 0.05)
+    events: list[OrderEvent] = []
+    broker.subscribe(events.append)
+    alpaca.run(alpaca.admin.set_position(ACCOUNT, "MSFT", 7.0, 100.0))
+    for _ in range(2):
+        reconciled = broker.health().details["reconciled"]
+        alpaca.fault("drop_streams")
+        eventually(
+            lambda before=reconciled: broker.health().details["reconciled"] > before, "all is looked up"
+        )
+    changes = [e.position for e in events if e.kind == "unexplained_position"]
+    assert [(c.symbol, c.qty_before, c.qty_now) for c in changes if c] == [("MSFT", 0, 7)]
 
 
 def test_fills_of_the_time_before_a_restart_are_taken_down(

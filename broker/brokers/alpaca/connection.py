@@ -133,23 +133,32 @@ class Connection(BaseBroker):
             self._news.stop()
 
     def health(self) -> Health:
-        """One request to Alpaca. `details` tells the stream's state: orders are looked up without it."""
+        """One request to Alpaca. `details` tells the stream's state: orders are looked up without it.
+
+        While the minute's requests are used up it is as it was last proved, and `reason` says so.
+        """
         began = datetime.now(UTC)
-        details = {"stream": self._news.state, "reconciled": self._news.reconciled}
+        limited, took = "", None
         try:
             self._ask(self._wire.client.get_clock)
-        except (NotConnected, RateLimited, BrokerFailure) as failure:
-            proved = iso(self._wire.proved_at)
+            took = round((datetime.now(UTC) - began).total_seconds() * 1000, 3)
+        except RateLimited as refusal:
+            limited = refusal.message
+        except (NotConnected, BrokerFailure) as failure:
             doing = "asking at each call" if self._wire.open else "nothing: connect() was not called"
-            since = self._wire.since.isoformat()
-            return Health(
-                False, "disconnected", since, failure.message, doing, proved_at=proved, details=details
-            )
-        took = (datetime.now(UTC) - began).total_seconds() * 1000
-        proved = iso(self._wire.proved_at)
-        since = self._wire.since.isoformat()
+            return self._health("disconnected", failure.message, doing)
+        return self._health("connected", limited, round_trip_ms=took)
+
+    def _health(self, state: str, reason: str, doing: str = "", round_trip_ms: float | None = None) -> Health:
         return Health(
-            True, "connected", since, proved_at=proved, round_trip_ms=round(took, 3), details=details
+            state == "connected",
+            state,
+            self._wire.since.isoformat(),
+            reason,
+            doing,
+            proved_at=iso(self._wire.proved_at),
+            round_trip_ms=round_trip_ms,
+            details={"stream": self._news.state, "reconciled": self._news.reconciled},
         )
 
     # Questions
