@@ -69,11 +69,12 @@ class Process:
         for _ in range(int(HUNG / _LOOK)):
             try:
                 return outcome.result(_LOOK)
-            except NotDone:
-                if outcome.done():
-                    raise
+            except BaseException as failure:
+                # What a dead process's calls end in reaches nobody.
                 if self.dead.is_set():
                     raise Killed from None
+                if outcome.done() or not isinstance(failure, NotDone):
+                    raise
         raise Hung(f"a call of {self.broker.name} didn't end within {HUNG:g} s")
 
     def kill_after(self, commits: int) -> None:
