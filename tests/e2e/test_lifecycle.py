@@ -1,5 +1,6 @@
 """From nothing and back to nothing, also when somebody pulls the plug in between."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,7 +130,8 @@ def test_an_up_that_was_killed_in_the_middle_can_be_repeated(own: LocalStack, mo
         for child in psutil.Process(process.pid).children():
             if "localcloud" not in " ".join(child.cmdline()):  # the cloud itself goes on, as clouds do
                 for descendant in [child, *child.children(recursive=True)]:
-                    descendant.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        descendant.kill()
         process.kill()
     assert "Duration" not in log.read_text(), "it was to be killed in the middle"
     own.up()
