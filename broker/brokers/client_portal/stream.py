@@ -29,6 +29,9 @@ SUBSCRIBED, LOOK = 5.0, 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 #: seconds between looks at the lists while there is no websocket and orders are open
 POLL = 5.0
+#: and while there is one, which may have lost a message
+LIVE_POLL = 10.0
+SUBSCRIPTIONS = (OrdersSubscription(), TradesSubscription(realtime_updates_only=False))
 
 
 class _Client(IbkrWsClient):  # type: ignore[misc]
@@ -65,7 +68,7 @@ class Watcher:
     def live(self) -> bool:
         """True while orders' news comes by itself."""
         client = self._client
-        return client is not None and self._session.link.ok and bool(client.is_authenticated())
+        return client is not None and self._session.link.ok and _subscribed(client)
 
     def emit(self, event: Any) -> None:
         """What ibind's client calls for each message."""
@@ -113,7 +116,7 @@ class Watcher:
         if self.live and not self._was_live:
             self._book.reconcile()  # what happened between the last look and the subscription
         self._was_live = self.live
-        if not self.live and time.monotonic() - self._polled_at > POLL:
+        if time.monotonic() - self._polled_at > (LIVE_POLL if self.live else POLL):
             self._polled_at = time.monotonic()
             self._book.poll()
 
@@ -125,7 +128,7 @@ class Watcher:
             self._client = self._open()
         except Exception as failure:  # ibind raises whatever its parts raise
             log.warning("the websocket can't be opened: %s", type(failure).__name__)
-        if self._client is not None and self._client.is_authenticated():
+        if self._client is not None and _subscribed(self._client):
             self._pause = FIRST_PAUSE
             return
         self._close()
@@ -147,8 +150,10 @@ class Watcher:
         client.session = self._session
         self._client = client
         if client.start():
-            for subscription in (OrdersSubscription(), TradesSubscription(realtime_updates_only=False)):
-                client.subscribe(subscription).wait(SUBSCRIBED)
+            for subscription in SUBSCRIPTIONS:
+                handle = client.subscribe(subscription)
+                if isinstance(subscription, OrdersSubscription):
+                    handle.wait(SUBSCRIBED)  # trades are confirmed by the first one, which may never come
         return client
 
     def _close(self) -> None:
@@ -158,3 +163,9 @@ class Watcher:
                 client.shutdown()
             except Exception as failure:  # ibind raises whatever its parts raise
                 log.info("the websocket didn't close cleanly: %s", type(failure).__name__)
+
+
+def _subscribed(client: IbkrWsClient) -> bool:
+    """True once orders are subscribed to: a websocket that is only open tells nothing."""
+    orders = SUBSCRIPTIONS[0].binding_key()
+    return bool(client.is_authenticated()) and bool(client.is_subscription_active(orders))
