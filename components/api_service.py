@@ -27,12 +27,16 @@ PORT = 8080
 class ApiServiceArgs:
     """`environment` holds plain values, `secrets` what is read from Secret Manager at an instance's start.
 
+    `source` changes when the code does, for images that are named by a moving tag: Cloud Run looks a tag up
+    when it makes a revision, so without a change to the template the old code would go on. Empty for an
+    image that is pinned by digest.
     `holds_connection` is whether a broker's socket lives in the service. `ready` must exist before the
     first instance: the database's schema, the way out, the sweep that must outlive the service.
     """
 
     location: str
     image: str
+    source: str
     service_account_email: pulumi.Input[str]
     connector_id: pulumi.Input[str]
     environment: Mapping[str, pulumi.Input[str]]
@@ -66,6 +70,7 @@ class ApiService(pulumi.ComponentResource):
             deletion_protection=args.deletion_protection,
             labels=args.labels,
             template=gcp.cloudrunv2.ServiceTemplateArgs(
+                annotations={"ibkr-source": args.source} if args.source else None,
                 service_account=args.service_account_email,
                 timeout="3600s",  # streams stay open
                 max_instance_request_concurrency=args.concurrency,

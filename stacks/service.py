@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pulumi
 import pulumi_gcp as gcp
@@ -11,8 +12,11 @@ from components.api_service import ApiService, ApiServiceArgs
 from components.network import Network
 from components.secret import Secret, SecretArgs, SecretReference
 from stacks.database import labels
+from stacks.fingerprint import fingerprint
 from stacks.foundation import Foundation
 from stacks.settings import Settings
+
+SOURCE = Path(__file__).resolve().parents[1] / "broker"
 
 
 def declare_service(
@@ -31,6 +35,7 @@ def declare_service(
         ApiServiceArgs(
             location=settings.region,
             image=api.image,
+            source="" if "@sha256:" in api.image else fingerprint(SOURCE),
             service_account_email=account.email,
             connector_id=network.connector_id,
             environment=_environment(settings, gateway_host),

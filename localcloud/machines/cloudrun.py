@@ -36,7 +36,9 @@ async def deploy(cloud: Cloud, service: str, inputs: Mapping[str, Any]) -> dict[
     async with _lock(cloud, service):
         note = cloud.store.notes(NOTES).get(service) or {"generation": 0, "active": ""}
         spec = _specification(service, inputs)
-        template = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+        # Whatever changes in the template makes a revision, an annotation as well as a variable.
+        declared = [spec, inputs.get("template")]
+        template = hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()
         note |= {
             "location": inputs.get("location") or note.get("location", ""),
             "ingress": inputs.get("ingress") or "INGRESS_TRAFFIC_ALL",

@@ -128,6 +128,16 @@ async def test_an_unchanged_template_makes_no_new_revision(cloud: Cloud, checkou
     assert (await get(first["uri"]))["pid"] == pid
 
 
+async def test_another_annotation_of_the_template_makes_a_new_revision(cloud: Cloud, checkout: Path) -> None:
+    first = await cloudrun.deploy(cloud, "api", declared())
+    pid = (await get(first["uri"]))["pid"]
+    changed = declared()
+    changed["template"]["annotations"] = {"source": "2"}
+    again = await cloudrun.deploy(cloud, "api", changed)
+    assert again["latestReadyRevision"] != first["latestReadyRevision"]
+    assert (await get(again["uri"]))["pid"] != pid, "a moved tag's new code would not run"
+
+
 async def test_a_revision_that_does_not_start_leaves_the_one_before(cloud: Cloud, checkout: Path) -> None:
     outputs = await cloudrun.deploy(cloud, "api", declared(env={"WORD": "good"}))
     with pytest.raises(CloudError, match=r"is not ready .*failed to start and listen"):

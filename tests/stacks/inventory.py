@@ -21,8 +21,11 @@ from stacks.fingerprint import fingerprint
 from tests.stacks.plan import ROOT, Plan, plan_of, settings_of
 
 FOLDER = Path(__file__).parent / "inventories"
-# It changes with every new migration, which says nothing about the plan.
-MIGRATIONS = fingerprint(ROOT / "broker" / "service" / "migrations")
+# They change with every line of code, which says nothing about the plan.
+FINGERPRINTS = {
+    fingerprint(ROOT / "broker" / "service" / "migrations"): "(fingerprint of the migrations)",
+    fingerprint(ROOT / "broker"): "(fingerprint of the code)",
+}
 LONGEST = 400
 ALPACA = {
     "ibkr:brokerType": "alpaca",
@@ -81,7 +84,7 @@ def _shown(value: Any, path: str, secrets: frozenset[str]) -> Any:
         return [_shown(item, f"{path}[{number}]", secrets) for number, item in enumerate(value)]
     if isinstance(value, str) and len(value) > LONGEST:
         return None
-    return "(fingerprint of the migrations)" if value == MIGRATIONS else value
+    return FINGERPRINTS.get(value, value) if isinstance(value, str) else value
 
 
 def path_of(variant: str) -> Path:
