@@ -29,6 +29,8 @@ from soak.venue import PRICE, Venue
 SYMBOLS = ("AAPL", "MSFT")
 #: seconds from the last fault to agreement of book and journal; the brokers' longest pause is 15 s
 RECOVERY = 25.0
+#: seconds, some of the exchange's steps, in which nothing may change any more
+STILL = 0.3
 #: seconds that news of a position may be under way
 NEWS = 3.0
 _LOOK = 0.02
@@ -161,7 +163,9 @@ class World:
         self.process.kill_after(10**9)
         self.until(self._answers, "the broker answers again")
         self.tally.longest_recovery = time.monotonic() - began
-        self.until(self._agrees, "", give_up=False)
+        # Orders that the exchange held back trade at its next steps, so agreement must last.
+        self._pause.wait(STILL)
+        self.until(lambda: self._agrees() and not self._pause.wait(STILL) and self._agrees(), "", False)
         tally = self.tally
         tally.fills = len(self.venue.executions())
         journal = self.journal.recent(self.venue.account, 10_000)
