@@ -292,3 +292,27 @@ def test_a_frozen_gateway_process_gets_a_deadline_not_an_endless_wait(
     finally:
         gateway.send_signal(signal.SIGCONT)
     eventually(lambda: broker.health().ok, "it recovers")
+
+
+def test_a_disconnect_in_the_middle_of_a_placement_leaves_its_outcome_open_never_unsent(
+    broker: IBKRBroker, paper: Paper, journal: Journal
+) -> None:
+    account = broker.get_account().id
+    broker.get_quote("AAPL")  # its contract is known, so that the order itself is what hangs
+    paper.gateway("hang")
+    failures: list[BaseException] = []
+
+    def place() -> None:
+        try:
+            resting(broker, "in-the-middle")
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=place)
+    thread.start()
+    eventually(lambda: [o.status for o in journal.recent(account, 1)] == ["sent"], "the order left")
+    broker.disconnect()
+    thread.join(30)
+    told = [type(failure) for failure in failures]
+    assert told == [OrderOutcomeUnknown], "called unsent, it would be sent a second time"
+    paper.gateway("resume")

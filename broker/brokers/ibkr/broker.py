@@ -170,7 +170,7 @@ class IBKRBroker(Connection):
             journal=self._journal,
             account=lambda: _chosen(self._session(), request.account),
             prepare=lambda asked: self._call(self._contract(asked.symbol)),
-            send=lambda order, contract: self._call(self._send(order, contract)),
+            send=lambda order, contract: self._call_sending(self._send(order, contract)),
             settle=self._look_up,
             note=self._noted,
             guard=self._guard,
@@ -288,7 +288,7 @@ class IBKRBroker(Connection):
         contract = self._call(self._contract(order.symbol))
         self._journal.begin_change(order.id, change)
         try:
-            self._call(self._change(wanted, contract, change))
+            self._call_sending(self._change(wanted, contract, change))
         except NothingKnown as silence:
             # Which of the two it works as is told by its next status; until then the change stays open.
             said = f"the change may have arrived: {silence}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from broker.errors import NotConnected
 from broker.journal import Journal
 from broker.market.hours import Session as MarketSession
 from broker.models import Health, iso
-from broker.placement import Guard
+from broker.placement import Guard, NothingKnown
 
 T = TypeVar("T")
 
@@ -198,7 +199,21 @@ class Connection(BaseBroker):
         if thread is None:
             work.close()
             raise self._stopped.error()
-        return thread.run(work)
+        try:
+            return thread.run(work)
+        except CancelledError:  # another thread disconnected meanwhile
+            raise self._stopped.error() from None
+
+    def _call_sending(self, work: Coroutine[Any, Any, T]) -> T:
+        """As `_call`, for what sends: when another thread disconnects meanwhile, nobody knows if it left."""
+        thread = self._thread
+        if thread is None:
+            work.close()
+            raise self._stopped.error()
+        try:
+            return thread.run(work)
+        except CancelledError:
+            raise NothingKnown("this process disconnected before the broker answered") from None
 
     async def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         thread = self._thread
