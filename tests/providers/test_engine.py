@@ -26,11 +26,8 @@ from tests.providers.conftest import RecordedMachines
 from tools import pulumi_cli
 
 CLI = pulumi_cli.locate()
-pytestmark = [
-    pytest.mark.skipif(CLI is None, reason="there is no Pulumi CLI: make setup fetches it"),
-    # Importing a provider's SDK warns of every deprecated resource in it.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+# Importing a provider's SDK warns of every deprecated resource in it.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 PASSWORD = "hunter2-hunter2"
 
 
@@ -38,6 +35,7 @@ class Engine:
     """One stack, driven from outside of the event loop that serves its providers."""
 
     def __init__(self, folder: Path, ports: dict[str, int]) -> None:
+        assert CLI is not None, "there is no Pulumi CLI: `make setup` fetches it"
         self.folder = folder
         self.environment = {
             "PATH": f"{CLI}:{os.environ['PATH']}",
@@ -74,7 +72,6 @@ class Engine:
         root = self.folder / "cli"
         if not (root / "bin").exists():
             root.mkdir()
-            assert CLI is not None
             (root / "bin").symlink_to(CLI)
         return root
 
