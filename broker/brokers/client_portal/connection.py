@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from broker.base import BaseBroker, Capabilities
 from broker.brokers.client_portal.book import OrderBook
 from broker.brokers.client_portal.entry import OrderEntry
-from broker.brokers.client_portal.link import State, unconnected
 from broker.brokers.client_portal.market import Market
 from broker.brokers.client_portal.pacing import Limits
 from broker.brokers.client_portal.questions import Policy
 from broker.brokers.client_portal.session import Session, check_mode
 from broker.brokers.client_portal.stream import Watcher
 from broker.brokers.client_portal.wire import OrderWire, Wire, check_tls
+from broker.brokers.link import State, unconnected
 from broker.errors import (
     BrokerError,
 )

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.brokers.client_portal.answers import Json, asks_for_accounts, is_no_session
-from broker.brokers.client_portal.link import Link, State, unconnected
 from broker.brokers.client_portal.pacing import QUESTION, Limits, Pacer, SharedRead
 from broker.brokers.client_portal.wire import Answered, OrderWire, Silence, Unreachable, Wire
+from broker.brokers.link import Link, State, unconnected
 from broker.errors import BrokerError, BrokerFailure, ConfigurationError, NotConnected
 
 log = logging.getLogger(__name__)

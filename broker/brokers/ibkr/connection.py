@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from broker.base import BaseBroker
 from broker.brokers.ibkr import library
 from broker.brokers.ibkr.desk import OrderDesk
-from broker.brokers.ibkr.link import State, unconnected
 from broker.brokers.ibkr.loop import LoopThread
 from broker.brokers.ibkr.market import Market
 from broker.brokers.ibkr.news import OrderNews
 from broker.brokers.ibkr.resets import next_reset
 from broker.brokers.ibkr.session import Session, SessionFailed
 from broker.brokers.ibkr.supervisor import Supervisor
+from broker.brokers.link import State, unconnected
 from broker.errors import NotConnected
 from broker.journal import Journal
 from broker.market.hours import Session as MarketSession

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from broker.brokers.ibkr import codes, library
-from broker.brokers.ibkr.link import State
 from broker.brokers.ibkr.orders import OrderBook, TrackedOrder
+from broker.brokers.link import State
 from broker.errors import NotConnected
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from broker.brokers.ibkr.link import Link, State, unconnected
 from broker.brokers.ibkr.orders import OrderBook
 from broker.brokers.ibkr.session import Session, SessionFailed
+from broker.brokers.link import Link, State, unconnected
 from broker.errors import BrokerError, NotConnected
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Whether the brokerage session holds: one record, replaced as a whole, so that any thread may read it."""
+"""Whether the connection to IBKR holds: one record, replaced as a whole, so that any thread may read it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class State:
     DISCONNECTED: Final = "disconnected"
     CONNECTING: Final = "connecting"
     CONNECTED: Final = "connected"
-    LINK_LOST: Final = "link_lost"  # the gateway answers, IBKR doesn't
-    NOT_LOGGED_IN: Final = "not_logged_in"  # 401
+    LINK_LOST: Final = "link_lost"  # the gateway answers, IBKR doesn't (1100; 503)
+    CLIENT_ID_IN_USE: Final = "client_id_in_use"  # TWS: 326
+    NOT_LOGGED_IN: Final = "not_logged_in"  # a handshake without accounts; 401
     SECOND_FACTOR: Final = "second_factor"  # 401 of a live login: a person confirms each of them
     COMPETING: Final = "competing"  # another login has taken the session
     WRONG_ACCOUNT: Final = "wrong_account"
@@ -57,5 +58,5 @@ class Link:
 
 
 def unconnected(reason: str = "connect() was not called") -> Link:
-    """The link before connecting, or after disconnecting."""
+    """The record before connecting, or after disconnecting."""
     return Link(State.DISCONNECTED, datetime.now(UTC), reason, "nothing: call connect()")
