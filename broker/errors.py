@@ -9,7 +9,7 @@ Three families, because they ask for opposite reactions:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class LimitExceeded(BrokerError):
 class NotConnected(BrokerError):
     """The broker can't be reached, and nothing was sent. Wait and call again: reconnecting goes on by itself.
 
-    `since` is when the link was lost (UTC), `doing` what is being done about it,
+    `since` is when the link was lost or found lost (UTC), `doing` what is being done about it,
     `retry_after` the seconds after which another call makes sense.
     """
 
@@ -109,7 +109,7 @@ class NotConnected(BrokerError):
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.since = since
+        self.since = since or datetime.now(UTC)
         self.doing = doing
         self.retry_after = retry_after
 

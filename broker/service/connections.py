@@ -133,8 +133,7 @@ class Connection:
         try:
             broker = self.broker
         except StandBy as other:
-            since = other.since or self._since
-            return Health(False, "stand_by", since.isoformat(), other.reason, other.doing)
+            return Health(False, "stand_by", other.since.isoformat(), other.reason, other.doing)
         except ConfigurationError as missing:
             return Health(False, "not_configured", self._since.isoformat(), missing.message, "nothing")
         return await broker.health_async()

@@ -80,7 +80,7 @@ def broker_problem(error: errors.BrokerError, method: str = "POST") -> Response:
     if isinstance(error, errors.UnknownSymbol) and method == "GET":
         status = 404
     if isinstance(error, errors.NotConnected):
-        extra |= {"since": error.since.isoformat() if error.since else None, "doing": error.doing or None}
+        extra |= {"since": error.since.isoformat(), "doing": error.doing or None}
     if isinstance(error, errors.LimitExceeded):
         extra |= {"limit": error.limit, "value": str(error.value), "allowed": str(error.allowed)}
     if isinstance(error, errors.Halted):

@@ -6,6 +6,7 @@ is killed. What became of orders is read from the exchange's book.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -55,6 +56,19 @@ def test_a_gateway_that_is_away_is_an_error_with_since_and_doing_never_an_empty_
     paper.start_gateway()
     eventually(lambda: broker.health().ok, "it reconnects by itself")
     assert broker.get_positions() == []
+
+
+def test_a_connection_that_breaks_under_a_call_says_since_when_and_what_goes_on(broker: IBKRBroker) -> None:
+    async def lose_it_and_ask() -> None:
+        session = broker._session()
+        session.end("the gateway closed the connection")
+        await session.ask(asyncio.sleep(60))  # the supervisor hasn't had its turn yet
+
+    with pytest.raises(NotConnected, match="closed the connection") as broke:
+        broker._call(lose_it_and_ask())
+    assert broke.value.doing == "connecting again"
+    away = raises_not_connected(broker.get_positions)
+    assert away is None or away.since == broke.value.since, "one loss, one time"
 
 
 def test_a_broker_that_starts_before_its_gateway_connects_when_it_comes(

@@ -155,7 +155,7 @@ class OrderEntry:
         said = order_answer(data)
         if isinstance(said, Refusal) and is_no_session(said.text):
             self._session.reopen(epoch)
-            raise NotConnected("there was no brokerage session, and nothing was placed", retry_after=1)
+            raise _no_session("there was no brokerage session")
         return said
 
     def _meaning(self, answer: Answered, epoch: int) -> Exception:
@@ -166,10 +166,10 @@ class OrderEntry:
             return self._session.not_logged_in()
         if is_no_session(answer.text):
             self._session.reopen(epoch)
-            return NotConnected("there was no brokerage session, and nothing was placed", retry_after=1)
+            return _no_session("there was no brokerage session")
         if asks_for_accounts(answer.text):
             self._session.prepare()
-            return NotConnected("the brokerage session was a new one, and nothing was placed", retry_after=1)
+            return _no_session("the brokerage session was a new one")
         refused = any(words in answer.text.lower() for words in _BAD_REQUEST)
         if answer.status in _REFUSED or (answer.status == 500 and refused):
             return rejection(answer.text, answer.status)
@@ -224,11 +224,17 @@ class OrderEntry:
         except Unreachable as away:
             raise self._session.lost(str(away)) from None
         except Silence as silence:
-            raise NotConnected(f"the cancel may not have arrived: {silence}", retry_after=1) from None
+            raise NotConnected(
+                f"the cancel may not have arrived: {silence}", doing="nothing: cancel again", retry_after=1
+            ) from None
         except Answered as answer:
             meaning = self._meaning(answer, epoch)
             if isinstance(meaning, NothingKnown):
-                raise NotConnected(f"the cancel may not have arrived: {meaning}", retry_after=1) from None
+                raise NotConnected(
+                    f"the cancel may not have arrived: {meaning}",
+                    doing="nothing: cancel again",
+                    retry_after=1,
+                ) from None
             if not isinstance(meaning, OrderRejected):
                 raise meaning from None
             said = answer.text
@@ -268,3 +274,7 @@ def order_body(order: Order, conid: int) -> Json:
     if order.order_type == "stop_limit":
         body["auxPrice"] = order.stop_price
     return body
+
+
+def _no_session(why: str) -> NotConnected:
+    return NotConnected(f"{why}, and nothing was placed", doing="opening a brokerage session", retry_after=1)

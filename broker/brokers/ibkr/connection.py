@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -200,7 +201,8 @@ class Connection(BaseBroker):
             work.close()
             raise self._stopped.error()
         try:
-            return thread.run(work)
+            with self._explained():
+                return thread.run(work)
         except CancelledError:  # another thread disconnected meanwhile
             raise self._stopped.error() from None
 
@@ -211,7 +213,8 @@ class Connection(BaseBroker):
             work.close()
             raise self._stopped.error()
         try:
-            return thread.run(work)
+            with self._explained():
+                return thread.run(work)
         except CancelledError:
             raise NothingKnown("this process disconnected before the broker answered") from None
 
@@ -220,4 +223,17 @@ class Connection(BaseBroker):
         if thread is None:
             work.close()
             raise self._stopped.error()
-        return await thread.wait(work)
+        with self._explained():
+            return await thread.wait(work)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A connection that breaks under a call says as much as one that was down before it."""
+        try:
+            yield
+        except NotConnected as failure:
+            supervisor = self._supervisor
+            link = supervisor.link if supervisor else self._stopped
+            failure.since = failure.since if link.ok else link.since
+            failure.doing = failure.doing or link.doing or "checking the connection"
+            raise

@@ -88,7 +88,7 @@ class OrderDesk:
         await _first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
         if session.lost.is_set():
             said = f"the cancel may not have arrived: {session.why_lost}"
-            raise NotConnected(said, doing="connecting again")
+            raise NotConnected(said)
         if tracked.status == Status.FILLED:
             raise OrderNotCancellable("the order was filled before the cancel arrived", order)
         if tracked.cancel_refusal is not None:

@@ -254,9 +254,8 @@ class Session:
             lost.cancel()
             asked.cancel()
         if self.lost.is_set():
-            raise NotConnected(self.why_lost, doing="connecting again")
-        said = f"the gateway didn't answer within {self.timeout:g} s"
-        raise NotConnected(said, doing="checking the connection")
+            raise NotConnected(self.why_lost)
+        raise NotConnected(f"the gateway didn't answer within {self.timeout:g} s")
 
     async def ping(self) -> float:
         """Seconds of a round trip to the gateway, measured once in `PING_PAUSE`. Raises `NotConnected`."""
@@ -340,6 +339,7 @@ class Session:
         if not self.lost.is_set():
             self.why_lost = why
             self.lost.set()
+            self._connectivity_changed(State.DISCONNECTED, why)
 
     def close(self) -> None:
         """Close the socket."""

@@ -118,13 +118,18 @@ class Supervisor:
                 await session.refresh_positions()
                 await session.refresh_orders()
                 await self._reconcile(session)
-                self._set(State.CONNECTED)
+                if not session.lost.is_set():
+                    self._set(State.CONNECTED)
             except BrokerError as failure:
                 session.end(f"the orders couldn't be read after the link came back: {failure.message}")
 
     def _connectivity(self, state: str, words: str) -> None:
         if state == State.LINK_LOST:
             self._set(state, words, "the gateway reconnects to IBKR by itself; orders are refused meanwhile")
+        elif state == State.DISCONNECTED:
+            # At once, not when `run` gets its turn: a call in between must say since when, and what goes on.
+            if self.link.state in (State.CONNECTED, State.LINK_LOST):
+                self._set(state, words, "connecting again")
         else:
             # Whatever the state was: a heartbeat may have taken the link for restored too early.
             self._restored.set()

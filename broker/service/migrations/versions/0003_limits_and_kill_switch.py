@@ -37,13 +37,9 @@ def upgrade() -> None:
         sa.Column("qty", sa.Double, nullable=False),
         sa.Column("reduces", sa.Boolean, nullable=False),
         sa.Column("admitted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.UniqueConstraint(
-            "account", "client_order_id", name="uq_order_admissions_account_client_order_id"
-        ),
+        sa.UniqueConstraint("account", "client_order_id", name="uq_order_admissions_account_client_order_id"),
     )
-    op.create_index(
-        "ix_order_admissions_account_admitted_at", "order_admissions", ["account", "admitted_at"]
-    )
+    op.create_index("ix_order_admissions_account_admitted_at", "order_admissions", ["account", "admitted_at"])
     op.create_table(
         "live_verifications",
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=True),
