@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 
 from localcloud.apis import alpaca, digitalocean, metadata, oidc, run, secretmanager
 from localcloud.cloud import API_PORT, CloudError
+from localcloud.websocket import WebSocketProtocol
 
 if TYPE_CHECKING:
     from localcloud.cloud import Cloud
@@ -57,7 +58,7 @@ def api_server(cloud: Cloud) -> ApiServer:
         log_config=None,
         access_log=False,
         lifespan="off",
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         server_header=False,
         timeout_graceful_shutdown=1,
     )

@@ -12,6 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from localcloud.websocket import WebSocketProtocol
+
 BACKLOG = 128
 
 
@@ -65,7 +67,7 @@ class Server:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            ws="websockets-sansio",
+            ws=WebSocketProtocol,
             timeout_graceful_shutdown=1,
             ssl_certfile=certificate,
             ssl_keyfile=key,
