@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from stacks import catalog
 from stacks.problems import Problem, shown
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 _PRIVATE = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 _LOOPBACK = IPv4Network("127.0.0.0/8")
-_PARTS = {"ibkr:gatewayCredentials": ("username", "password"), "ibkr:alpaca": ("apiKey", "secretKey")}
+_PARTS = {"ibkr:gatewayCredentials": ("username", "password")}
+# Alpaca's own trading endpoints, and what each means.
+_ALPACA_MODES = {"api.alpaca.markets": "live", "paper-api.alpaca.markets": "paper"}
 _SET_WITH = "set it with `pulumi config set --secret --path '{}'`"
 SMALLEST_SAFE_MEMORY = 1740  # MiB; see Gateway.machine_type
 SMALLEST_POSSIBLE_MEMORY = 1024
@@ -235,13 +238,6 @@ def _secrets(settings: Settings) -> Iterator[Problem]:
             "the gateway can't log in without",
         ),
         (
-            "ibkr:alpaca",
-            settings.declares_environment
-            and (settings.broker_type == "alpaca" or settings.market_data_source == "alpaca"),
-            settings.alpaca,
-            "ibkr:brokerType or ibkr:marketDataSource is alpaca, which needs apiKey and secretKey",
-        ),
-        (
             "ibkr:databasePassword",
             settings.declares_database,
             settings.database_password,
@@ -254,6 +250,45 @@ def _secrets(settings: Settings) -> Iterator[Problem]:
             commands = " and ".join(f"`pulumi config set --secret --path '{path}'`" for path in paths)
             because = ("ibkr:brokerType", "ibkr:marketDataSource", "ibkr:gateway.enabled", "ibkr:kind")
             yield Problem(key, "", f"is missing: {why}; set it with {commands}", because)
+
+
+def _alpaca(settings: Settings) -> Iterator[Problem]:
+    alpaca = settings.alpaca
+    if not settings.declares_environment:
+        return
+    names = {"apiKey": alpaca.api_key, "secretKey": alpaca.secret_key}
+    missing = [name for name, value in names.items() if value is None]
+    uses_it = "alpaca" in (settings.broker_type, settings.market_data_source)
+    if missing and (uses_it or len(missing) == 1):
+        key = "ibkr:alpaca" if len(missing) == 2 else f"ibkr:alpaca.{missing[0]}"
+        why = (
+            "ibkr:brokerType or ibkr:marketDataSource is alpaca, which needs apiKey and secretKey"
+            if uses_it
+            else "one of Alpaca's two keys is of no use without the other"
+        )
+        commands = " and ".join(
+            f"`pulumi config set --secret --path 'ibkr:alpaca.{name}'`" for name in missing
+        )
+        because = ("ibkr:brokerType", "ibkr:marketDataSource", "ibkr:kind")
+        yield Problem(key, "", f"is missing: {why}; set it with {commands}", because)
+    endpoints = {
+        "endpoint": alpaca.endpoint,
+        "dataEndpoint": alpaca.data_endpoint,
+        "streamEndpoint": alpaca.stream_endpoint,
+    }
+    for name, value in endpoints.items():
+        if value is not None and not settings.local and not value.startswith(("https://", "wss://")):
+            remedy = "would carry the keys in clear over the network; use https:// or wss://"
+            yield Problem(f"ibkr:alpaca.{name}", value, remedy)
+    mode = _ALPACA_MODES.get(urlsplit(alpaca.endpoint or "").hostname or "")
+    if mode is not None and mode != settings.trading_mode:
+        yield Problem(
+            "ibkr:alpaca.endpoint",
+            alpaca.endpoint or "",
+            f"is Alpaca's {mode} endpoint, and ibkr:tradingMode is {settings.trading_mode}; leave it out, so "
+            "that the right one is taken",
+            because=("ibkr:tradingMode",),
+        )
 
 
 def _environment(settings: Settings) -> Iterator[Problem]:
@@ -320,6 +355,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _gateway,
     _users,
     _secrets,
+    _alpaca,
     _environment,
     _digitalocean,
     _placeholders,

@@ -6,6 +6,7 @@ of the YAML (`ibkr:network.connectorRange`) is the snake_case of the program.
 
 from __future__ import annotations
 
+import math
 import re
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Annotated, Literal
@@ -121,6 +122,48 @@ def _source(value: str) -> str:
     return value
 
 
+def _alert_urls(value: SecretStr) -> SecretStr:
+    # The value isn't shown: what is no URL here may well be the rest of a token.
+    if not all(re.match(r"[a-z][a-z0-9+.-]*://.", part) for part in re.split(r"[\s,]+", _plain(value))):
+        raise ValueError("use apprise's URLs, such as tgram://TOKEN/CHAT, with commas between them")
+    return value
+
+
+def _plain(value: SecretStr) -> str:
+    return value.get_secret_value().strip()
+
+
+def _limit(value: object) -> str:
+    """A limit as the service reads it: a number, or none. Numbers may be written without quotes."""
+    text = str(value).strip().lower()
+    try:
+        good = text == "none" or 0 <= float(text) < math.inf
+    except ValueError:
+        good = False
+    if isinstance(value, bool) or not good:
+        raise ValueError("use a number from 0 on, or none for no such limit")
+    return text
+
+
+def _whole_limit(value: str) -> str:
+    if value != "none" and not value.isdigit():
+        raise ValueError("use a whole number, or none for no such limit")
+    return value
+
+
+def _seconds(value: str) -> str:
+    if value == "none":
+        raise ValueError("use a number of seconds; a quote of any age would be no check")
+    return value
+
+
+def _tickers(values: tuple[str, ...]) -> tuple[str, ...]:
+    # An empty list of what is allowed could mean all or nothing.
+    if not values or not all(re.fullmatch(r"[A-Z][A-Z0-9]{0,11}(\.[A-Z0-9]{1,4})?", one) for one in values):
+        raise ValueError("name at least one ticker, in upper case, such as AAPL or BRK.B; or leave it out")
+    return values
+
+
 def _one_line(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("is empty; set it with `pulumi config set --secret --path`")
@@ -153,6 +196,10 @@ Sha256 = Annotated[
     str, _matching(r"[0-9a-f]{64}", "use the 64 hexadecimal digits that `sha256sum` prints for the file")
 ]
 Url = Annotated[str, _matching(r"https?://.+", "use an address that begins with https://")]
+StreamUrl = Annotated[str, _matching(r"wss?://.+", "use an address that begins with wss://")]
+# "none": no such limit; None: the trading mode's default (broker.risk.limits).
+Limit = Annotated[str, BeforeValidator(_limit)]
+Tickers = Annotated[tuple[str, ...], AfterValidator(_tickers)]
 TradingMode = Literal["paper", "live"]
 BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
 MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
@@ -166,11 +213,40 @@ class Credentials(Section):
     password: Secret
 
 
-class AlpacaKeys(Section):
-    """Alpaca's key pair."""
+class Alpaca(Section):
+    """Alpaca's key pair, and other addresses than its own for who has a proxy (or the local cloud).
 
-    api_key: Secret
-    secret_key: Secret
+    Which of Alpaca's own endpoints is used follows from the trading mode.
+    """
+
+    api_key: Secret | None = None
+    secret_key: Secret | None = None
+    endpoint: Url | None = None
+    data_endpoint: Url | None = None
+    stream_endpoint: StreamUrl | None = None
+
+
+class Limits(Section):
+    """What an order may be: see `broker.risk.limits`, whose names, units and defaults these are.
+
+    What isn't set here has the default of the trading mode; `none` switches a limit off.
+    """
+
+    max_order_value: Limit | None = None
+    max_order_qty: Limit | None = None
+    max_long_qty: Limit | None = None
+    max_short_qty: Limit | None = None
+    max_long_value: Limit | None = None
+    max_short_value: Limit | None = None
+    price_collar_percent: Limit | None = None
+    far_collar_percent: Limit | None = None
+    max_quote_age_seconds: Annotated[Limit, AfterValidator(_seconds)] | None = None
+    delayed_quotes: bool | None = None
+    orders_per_minute: Annotated[Limit, AfterValidator(_whole_limit)] | None = None
+    max_day_loss: Limit | None = None
+    max_day_loss_percent: Limit | None = None
+    symbols_allowed: Tickers | None = None
+    symbols_forbidden: Tickers | None = None
 
 
 class Network(Section):
@@ -357,6 +433,9 @@ class Config(Section):
         ...,
     ] = ()
     gateway_credentials: Credentials | None = None
-    alpaca: AlpacaKeys | None = None
+    alpaca: Alpaca = Alpaca()
+    limits: Limits = Limits()
+    # Where alerts go: apprise's URLs (apprise's documentation lists them), which hold tokens.
+    alert_urls: Annotated[Secret, AfterValidator(_alert_urls)] | None = None
     digitalocean_token: Secret | None = None
     database_password: Secret | None = None

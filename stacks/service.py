@@ -14,6 +14,7 @@ from components.secret import Secret, SecretArgs, SecretReference
 from stacks.database import labels
 from stacks.fingerprint import fingerprint
 from stacks.foundation import Foundation
+from stacks.sections import Limits
 from stacks.settings import Settings
 
 SOURCE = Path(__file__).resolve().parents[1] / "broker"
@@ -69,6 +70,8 @@ def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) ->
         "DIGITAL_OCEAN_SIZE": settings.ibeam.size,
         "DIGITAL_OCEAN_IMAGE_ID": settings.ibeam.image,
         "IBKR_TRADING_MODE": settings.trading_mode,
+        **_alpaca(settings),
+        **_limits(settings.limits),
     }
     if gateway_host is not None:
         environment |= {
@@ -79,16 +82,46 @@ def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) ->
     return environment
 
 
+def _alpaca(settings: Settings) -> dict[str, str]:
+    """Which Alpaca it is, and where, if not at its own addresses. Nothing without its keys."""
+    alpaca = settings.alpaca
+    if not alpaca.api_key:
+        return {}
+    values = {
+        "ALPACA_PAPER": "true" if settings.trading_mode == "paper" else "false",
+        "ALPACA_ENDPOINT": alpaca.endpoint,
+        "ALPACA_DATA_ENDPOINT": alpaca.data_endpoint,
+        "ALPACA_STREAM_ENDPOINT": alpaca.stream_endpoint,
+    }
+    return {variable: value for variable, value in values.items() if value is not None}
+
+
+def _limits(limits: Limits) -> dict[str, str]:
+    """The limits that are set, as `broker.risk.limits` reads them; the others have its defaults."""
+    return {
+        f"RISK_{name.upper()}": _as_text(value)
+        for name, value in limits.model_dump(exclude_none=True).items()
+    }
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _own_secrets(
     settings: Settings, foundation: Foundation, account: gcp.serviceaccount.Account
 ) -> dict[str, SecretReference]:
     """Secrets that the service alone reads, by the environment variable that they become."""
     values = {}
-    if settings.alpaca:
+    if settings.alpaca.api_key and settings.alpaca.secret_key:
         values["ALPACA_API_KEY"] = ("alpaca-api-key", settings.alpaca.api_key)
         values["ALPACA_SECRET_KEY"] = ("alpaca-secret-key", settings.alpaca.secret_key)
     if settings.digitalocean_token:
         values["DIGITAL_OCEAN_API_KEY"] = ("digitalocean-token", settings.digitalocean_token)
+    if settings.alert_urls:
+        values["ALERT_URLS"] = ("alert-urls", settings.alert_urls)
     return {
         variable: Secret(
             f"{settings.name_prefix}-{name}",

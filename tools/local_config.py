@@ -23,6 +23,9 @@ NAMESPACE = "ibkr"
 SALT = "encryptionsalt"
 # What secrets the stack gets, beside the IBeam users' logins.
 GATEWAY = "ibkr:gatewayCredentials"
+ALPACA = "ibkr:alpaca"
+# Within it, and the variables in which the local cloud tells them.
+ALPACA_KEYS = {"apiKey": "ALPACA_API_KEY", "secretKey": "ALPACA_SECRET_KEY"}
 DATABASE_PASSWORD = "ibkr:databasePassword"  # noqa: S105 - a key's name
 DIGITALOCEAN_TOKENS = ("digitalocean:token", "ibkr:digitaloceanToken")
 IBEAM = "ibkr:ibeam"
@@ -110,7 +113,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 def with_logins(known: Tree, config: Mapping[str, Any]) -> Tree:
     """What is known of secrets and users' logins, and what a configuration adds to it."""
     logins = {identity(user): user for user in [*users(known), *users(config)] if "password" in user}
-    keys = (GATEWAY, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS)
+    keys = (GATEWAY, ALPACA, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS)
     now = {key: config[key] for key in keys if key in config}
     return {**known, **now, IBEAM: {"users": list(logins.values())}}
 
@@ -123,11 +126,20 @@ def carry_secrets(kept: Tree, wanted: Tree) -> None:
     for key in (GATEWAY, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS):
         if key in kept:
             wanted.setdefault(key, kept[key])
+    if uses_alpaca(wanted):
+        for key in ALPACA_KEYS:
+            if key in (kept.get(ALPACA) or {}):
+                wanted.setdefault(ALPACA, {}).setdefault(key, kept[ALPACA][key])
     before = {identity(user): user for user in users(kept)}
     for user in users(wanted):
         for key in ("username", "password"):
             if key in before.get(identity(user), {}):
                 user.setdefault(key, before[identity(user)][key])
+
+
+def uses_alpaca(config: Mapping[str, Any]) -> bool:
+    """Whether the service needs Alpaca's keys."""
+    return "alpaca" in (config.get("ibkr:brokerType"), config.get("ibkr:marketDataSource"))
 
 
 def users(config: Mapping[str, Any]) -> list[Tree]:

@@ -156,11 +156,25 @@ class LocalStack:
             self._make_login(user, Login(path, owner, str(user.get("name", "user")), mode), opened)
         if local_config.DATABASE_PASSWORD not in config:
             self._set_secret(local_config.DATABASE_PASSWORD, secrets.token_urlsafe(24))
-        token = self.cloud.service_environment()["DIGITALOCEAN_TOKEN"]
+        told = self.cloud.service_environment()
+        if local_config.uses_alpaca(config):
+            self._take_alpaca_keys(config.get(local_config.ALPACA) or {}, told, opened)
+        token = told["DIGITALOCEAN_TOKEN"]
         for key in local_config.DIGITALOCEAN_TOKENS:
             if key not in config or not opened.knows(key, token):
                 self._set_secret(key, token)
                 opened.remember(key, token)
+
+    def _take_alpaca_keys(
+        self, kept: Mapping[str, Any], told: Mapping[str, str], opened: "OpenedAccounts"
+    ) -> None:
+        """Set the keys of the local cloud's own paper account, unless a person has set others."""
+        for name, variable in local_config.ALPACA_KEYS.items():
+            path, value = f"{local_config.ALPACA}.{name}", told[variable]
+            made_here = isinstance(kept.get(name), dict)  # an override is plain text
+            if name not in kept or (made_here and not opened.knows(path, value)):
+                self._set_secret(path, value)
+                opened.remember(path, value)
 
     def _make_login(self, kept: Mapping[str, Any] | None, login: "Login", opened: "OpenedAccounts") -> None:
         complete = kept is not None and "username" in kept and "password" in kept

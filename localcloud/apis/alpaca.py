@@ -104,15 +104,22 @@ async def _answers(socket: str) -> bool:
 
 
 def client_settings(cloud: Cloud) -> dict[str, str]:
-    """What an Alpaca client needs to use the cloud's own paper account."""
+    """What an Alpaca client needs to use the cloud's own paper account.
+
+    The endpoints come twice: as URLs for any client, and under the names that `python -m broker` reads.
+    """
     key, secret = _own_key(cloud)
     base = f"{cloud.settings.api_url}/alpaca"
+    stream = f"ws{base.removeprefix('http')}/stream"
     return {
         "ALPACA_API_KEY": key,
         "ALPACA_SECRET_KEY": secret,
         "ALPACA_TRADING_URL": f"{base}/trading",
         "ALPACA_DATA_URL": f"{base}/data",
-        "ALPACA_STREAM_URL": f"ws{base.removeprefix('http')}/stream",
+        "ALPACA_STREAM_URL": stream,
+        "ALPACA_ENDPOINT": f"{base}/trading",
+        "ALPACA_DATA_ENDPOINT": f"{base}/data",
+        "ALPACA_STREAM_ENDPOINT": stream,
     }
 
 

@@ -32,7 +32,8 @@ ALPACA = {
     "ibkr:gateway.enabled": False,
     "ibkr:gatewayCredentials": None,
     "ibkr:marketDataSource": "yfinance",
-    "ibkr:alpaca": {"apiKey": "alpaca-key", "secretKey": "alpaca-secret"},
+    "ibkr:alpaca.apiKey": "alpaca-key",
+    "ibkr:alpaca.secretKey": "alpaca-secret",
 }
 # Variant -> the shipped stack that it starts from, and what it changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -41,6 +42,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "staging": ("staging", {}),
     "staging-alpaca": ("staging", {**ALPACA, "ibkr:digitaloceanToken": None}),
     "staging-operator": ("staging", {"ibkr:operators": ["user:ann@trader.test"]}),
+    "staging-alerts": (
+        "staging",
+        {
+            "ibkr:alertUrls": "tgram://12345:token/678",
+            "ibkr:limits": {"maxOrderValue": 5000, "maxShortQty": "none", "symbolsAllowed": ["AAPL", "MSFT"]},
+        },
+    ),
     "prod": ("prod", {}),
     "foundation-staging": ("foundation-staging", {}),
     "foundation-prod": ("foundation-prod", {}),
@@ -60,7 +68,8 @@ def inventory_of(variant: str) -> dict[str, Any]:
 
 
 def shown_settings(overrides: dict[str, Any]) -> dict[str, Any]:
-    return {key: "(secret)" if key == "ibkr:alpaca" else value for key, value in overrides.items()}
+    hidden = ("ibkr:alpaca.", "ibkr:alertUrls")
+    return {key: "(secret)" if key.startswith(hidden) else value for key, value in overrides.items()}
 
 
 def values_of(plan: Plan) -> dict[str, Any]:

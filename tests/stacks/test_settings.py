@@ -5,6 +5,7 @@ Decided here without an engine; that nothing is registered before is shown in te
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from ipaddress import IPv4Network
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.risk.limits import Limits, limits_from_environment
 from stacks.problems import SettingsError
 from stacks.relations import overlaps
 from stacks.settings import parse
-from tests.stacks.plan import config_of, settings_of
+from tests.stacks.plan import Plan, config_of, plan_of, settings_of
 
 TWO_USERS = [
     {"name": "ann", "username": "annpaper", "password": "x1"},
@@ -85,6 +87,22 @@ WRONG = [
     ("staging", "ibkr:brokerType", "alpaca", "ibkr:alpaca: is missing"),
     ("staging", "ibkr:tradingMode", "papr", "did you mean 'paper'"),
     ("staging", "ibkr:marketDataSource", "alpaca", "which needs apiKey and secretKey"),
+    ("staging", "ibkr:alpaca.endpoint", "paper-api.alpaca.markets", "begins with https://"),
+    ("staging", "ibkr:alpaca.endpoint", "http://proxy:8080", "would carry the keys in clear"),
+    ("staging", "ibkr:alpaca.streamEndpoint", "ws://proxy/stream", "would carry the keys in clear"),
+    ("staging", "ibkr:alpaca.streamEndpoint", "https://proxy/stream", "begins with wss://"),
+    ("staging", "ibkr:alpaca.endpoint", "https://api.alpaca.markets", "and ibkr:tradingMode is paper"),
+    ("prod", "ibkr:alpaca.endpoint", "https://paper-api.alpaca.markets", "and ibkr:tradingMode is live"),
+    ("staging", "ibkr:limits.maxOrderValue", -5, "a number from 0 on, or none"),
+    ("staging", "ibkr:limits.maxOrderValue", "10k", "a number from 0 on, or none"),
+    ("staging", "ibkr:limits.maxShortQty", "inf", "a number from 0 on, or none"),
+    ("staging", "ibkr:limits.maxOrderQty", True, "a number from 0 on, or none"),
+    ("staging", "ibkr:limits.ordersPerMinute", 1.5, "a whole number, or none"),
+    ("staging", "ibkr:limits.maxQuoteAgeSeconds", "none", "a number of seconds"),
+    ("staging", "ibkr:limits.delayedQuotes", "perhaps", "valid boolean"),
+    ("staging", "ibkr:limits.symbolsAllowed", ["aapl"], "upper case, such as AAPL"),
+    ("staging", "ibkr:limits.symbolsAllowed", [], "at least one ticker"),
+    ("staging", "ibkr:limits.maxOrdrValue", 5, "did you mean 'maxOrderValue'"),
     ("staging", "ibkr:brokr", "x", "did you mean"),
     ("staging", "ibrk:brokerType", "ibkr", "did you mean 'ibkr'"),
     ("staging", "gcp:projct", "x", "did you mean 'project'"),
@@ -171,12 +189,89 @@ def test_a_secret_is_never_shown() -> None:
         {"ibkr:ibeam.users": [{"name": "ann", "username": secret, "password": [secret], "note": secret}]},
         {"ibkr:ibeam.users": [{"name": "ann", "environment": secret}]},
         {"ibkr:alpaca": {"apiKey": secret}},
+        {"ibkr:alertUrls": f"tgram://x/1,{secret}"},
+        {"ibkr:alertUrls": {"telegram": secret}},
     ]
     for overrides in cases[:6] + cases[7:]:
         found = problems("local", overrides)
         assert found
         assert secret not in "\n".join(found), overrides
     assert problems("local", cases[6], frozenset({"ibkr:ibeam"}))
+
+
+def test_one_of_alpacas_keys_is_of_no_use_without_the_other() -> None:
+    [said] = problems("staging", {"ibkr:alpaca": {"apiKey": "PK1"}})
+    assert said.startswith("ibkr:alpaca.secretKey: is missing")
+
+
+@pytest.mark.parametrize("urls", ["my-token", "tgram://1:x/2, 3:x/4", "json://"])
+def test_what_is_no_url_for_alerts_is_refused_unseen(urls: str) -> None:
+    [said] = problems("staging", {"ibkr:alertUrls": urls})
+    assert said.startswith("ibkr:alertUrls")
+    assert urls not in said
+
+
+def test_alert_urls_may_have_commas_or_white_space_between_them() -> None:
+    assert (
+        problems("staging", {"ibkr:alertUrls": "tgram://1:x/2, mailtos://u:p@mail.test\nslack://a/b/c"}) == []
+    )
+
+
+def test_every_limit_of_the_service_can_be_set_and_is_read_as_it_was_meant() -> None:
+    written: dict[str, Any] = {
+        "maxOrderValue": 2500,
+        "maxOrderQty": "100",
+        "maxLongQty": "none",
+        "maxShortQty": 0,
+        "maxLongValue": 12500.5,
+        "maxShortValue": "None",
+        "priceCollarPercent": 2.5,
+        "farCollarPercent": "none",
+        "maxQuoteAgeSeconds": 5,
+        "delayedQuotes": True,
+        "ordersPerMinute": 10,
+        "maxDayLoss": 250,
+        "maxDayLossPercent": 1,
+        "symbolsAllowed": ["AAPL", "BRK.B"],
+        "symbolsForbidden": ["TSLA"],
+    }
+    plan = plan_of(settings_of("prod", {"ibkr:limits": written}))
+    variables = environment_of(plan)
+    assert limits_from_environment(variables, "live") == Limits(
+        max_order_value=2500.0,
+        max_order_qty=100.0,
+        max_long_qty=None,
+        max_short_qty=0.0,
+        max_long_value=12500.5,
+        max_short_value=None,
+        price_collar_percent=2.5,
+        far_collar_percent=None,
+        max_quote_age_seconds=5.0,
+        delayed_quotes=True,
+        orders_per_minute=10,
+        max_day_loss=250.0,
+        max_day_loss_percent=1.0,
+        symbols_allowed=frozenset({"AAPL", "BRK.B"}),
+        symbols_forbidden=frozenset({"TSLA"}),
+    )
+    names = {f"RISK_{field.name.upper()}" for field in dataclasses.fields(Limits)}
+    assert {name for name in variables if name.startswith("RISK_")} == names, "one for each of the service's"
+
+
+def test_limits_that_are_not_set_are_the_services_own() -> None:
+    assert not [name for name in environment_of(plan_of(settings_of("prod"))) if name.startswith("RISK_")]
+
+
+@pytest.mark.parametrize(("stack", "paper"), [("staging", "true"), ("prod", "false")])
+def test_the_trading_mode_decides_which_alpaca_it_is(stack: str, paper: str) -> None:
+    settings = settings_of(stack, {"ibkr:alpaca": {"apiKey": "k", "secretKey": "s"}})
+    assert environment_of(plan_of(settings))["ALPACA_PAPER"] == paper
+
+
+def environment_of(plan: Plan) -> dict[str, str]:
+    """The service's plain variables."""
+    [container] = plan.one("cloudrunv2/service:Service").inputs["template"]["containers"]
+    return {one["name"]: one["value"] for one in container["envs"] if "value" in one}
 
 
 def test_a_password_may_hold_any_characters() -> None:

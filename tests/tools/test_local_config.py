@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.local_config import GATEWAY, IBEAM, SALT, LocalConfig, carry_secrets, merged
+from tools.local_config import ALPACA, GATEWAY, IBEAM, SALT, LocalConfig, carry_secrets, merged
 
 TRACKED = """\
 config:
@@ -103,6 +103,27 @@ def test_what_the_tracked_file_says_of_a_secret_counts(config: LocalConfig) -> N
     kept, wanted = {GATEWAY: "kept"}, {GATEWAY: "tracked"}
     carry_secrets(kept, wanted)
     assert wanted[GATEWAY] == "tracked"
+
+
+def test_alpacas_keys_are_kept_as_long_as_alpaca_is_used(config: LocalConfig) -> None:
+    config.set("ibkr:brokerType", "alpaca")
+    tree = config.write("127.31", None)
+    tree["config"][ALPACA] = {"apiKey": SEALED, "secretKey": SEALED}
+    config.file.write_text(yaml.safe_dump(tree))
+    assert config.write("127.31", None)["config"][ALPACA] == {"apiKey": SEALED, "secretKey": SEALED}
+    config.set("ibkr:brokerType", "ibkr")
+    assert ALPACA not in config.write("127.31", None)["config"], (
+        "the service has no secret that it doesn't need"
+    )
+
+
+def test_keys_that_a_person_set_count(config: LocalConfig) -> None:
+    config.set("ibkr:marketDataSource", "alpaca")
+    config.set("ibkr:alpaca.apiKey", "PK-OWN")
+    kept = {ALPACA: {"apiKey": SEALED, "secretKey": SEALED}}
+    wanted = config.wanted("127.31")["config"]
+    carry_secrets(kept, wanted)
+    assert wanted[ALPACA] == {"apiKey": "PK-OWN", "secretKey": SEALED}
 
 
 def test_a_value_that_was_set_can_be_taken_off_again(config: LocalConfig) -> None:
