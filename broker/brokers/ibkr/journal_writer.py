@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from broker.errors import BrokerError, JournalUnavailable
+from broker.errors import JournalUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,17 @@ class JournalWriter:
         self._work.put(work)
 
     def run(self, work: Callable[[], T]) -> Future[T]:
-        """Queue something whose outcome somebody waits for; it is tried once."""
+        """Queue something whose outcome somebody waits for; it is tried once.
+
+        Cancelled before its turn, it isn't done.
+        """
         outcome: Future[T] = Future()
 
         def attempt() -> None:
+            # From here on it can't be cancelled: whoever gives up waiting (a connection that breaks in the
+            # middle of a comparison) must not make this thread fail over the outcome.
+            if not outcome.set_running_or_notify_cancel():
+                return
             try:
                 outcome.set_result(work())
             except BaseException as failure:
@@ -68,6 +75,7 @@ class JournalWriter:
                 except JournalUnavailable:
                     log.warning("an order's news waits for the journal")
                     self._stopping.wait(_PAUSE)
-                except BrokerError:
+                except Exception:
+                    # Whatever it was, a writer that ends would leave the journal behind for ever.
                     log.exception("an order's news couldn't be written")
                     break
