@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from broker.brokers.alpaca import AlpacaBroker, stream, wire
+from broker.brokers.alpaca.wire import NeverLeft
 from broker.errors import (
     NotConnected,
     OrderOutcomeUnknown,
@@ -25,6 +29,7 @@ from broker.errors import (
 from broker.journal import Journal
 from broker.models import Order, OrderEvent
 from broker.tables import orders
+from soak.certificate import loopback_certificate
 from tests.broker.ordering import request, settled
 from tests.broker.paper_alpaca import ACCOUNT, PaperAlpaca, paper_alpaca
 from tests.broker.paper_gateway import eventually
@@ -90,6 +95,87 @@ def test_an_unknown_order_is_settled_once_alpaca_shows_it(alpaca: PaperAlpaca, b
         rest(broker)
     settled(broker, broker.get_order_by_client_id("mine"), "submitted")
     assert (alpaca.posts(), len(alpaca.book())) == (2, 2)
+
+
+def test_an_order_that_alpaca_carries_out_late_is_found_although_nobody_asks_and_no_stream_tells(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 504 says that somebody on the way stopped waiting, not that nothing follows."""
+    monkeypatch.setattr("broker.brokers.alpaca.news.AGAIN", 0.1)
+    broker.place_limit_order("AAPL", 1, "buy", 50.0)  # the asset is known from here on
+    _deafen(alpaca)
+    alpaca.fault("late_requests", seconds=2.0, methods=["POST"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        rest(broker)
+    order = silence.value.order
+    eventually(lambda: broker.health().details["unknown_outcomes"] == 1, "it was looked for, and not found")
+    assert journal.get(ACCOUNT, order.id).status == "unknown", "not yet shown is no proof of absence"
+    eventually(lambda: journal.get(ACCOUNT, order.id).status == "submitted", "it is found")
+    eventually(lambda: broker.health().details["unknown_outcomes"] == 0, "nothing is unknown any more")
+    assert (alpaca.posts(), len(alpaca.book())) == (2, 2)
+
+
+def test_an_order_that_never_shows_stays_unknown_and_is_looked_for_ever_more_slowly(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.brokers.alpaca.news.AGAIN", 0.05)
+    monkeypatch.setattr("broker.brokers.alpaca.news.MOST", 0.4)
+    told: list[Order] = []
+    journal.outcome_unknown = told.append
+    alpaca.fault("api_errors", status=503, methods=["POST"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        rest(broker)
+    order = silence.value.order
+    asked = alpaca.sent("GET", ":by_client_order_id")
+    eventually(lambda: alpaca.sent("GET", ":by_client_order_id") >= asked + 6, "it is looked for")
+    assert broker._news._look_pause == 0.4
+    assert journal.get(ACCOUNT, order.id).status == "unknown", "however often it wasn't found"
+    assert broker.health().details["unknown_outcomes"] == 1
+    assert [o.id for o in told] == [order.id], "people are told once"
+    assert (alpaca.posts(), alpaca.book()) == (1, [])
+
+
+def test_an_old_unknown_order_is_not_looked_for_by_itself_any_more(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.brokers.alpaca.news.AGAIN", 0.05)
+    monkeypatch.setattr("broker.brokers.alpaca.news.LOOKED_FOR", timedelta(0))
+    alpaca.fault("api_errors", status=503, methods=["POST"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        rest(broker)
+    eventually(lambda: broker.health().details["unknown_outcomes"] == 1, "it was looked for once")
+    assert broker._news._look_at == float("inf")
+    asked = alpaca.sent("GET", ":by_client_order_id")
+    assert broker.get_order(silence.value.order.id).status == "unknown", (
+        "whoever asks for it has it looked up"
+    )
+    assert alpaca.sent("GET", ":by_client_order_id") == asked + 1
+
+
+def test_unknown_orders_are_looked_for_after_a_restart(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
+) -> None:
+    broker.place_limit_order("AAPL", 1, "buy", 50.0)
+    alpaca.fault("late_requests", seconds=2.0, methods=["POST"])
+    with pytest.raises(OrderOutcomeUnknown) as silence:
+        rest(broker)
+    broker.disconnect()  # nobody hears of it when it comes
+    eventually(lambda: len(alpaca.book()) == 2, "Alpaca has it after all")
+    assert journal.get(ACCOUNT, silence.value.order.id).status == "unknown"
+    back = alpaca.broker(journal)
+    back.connect()
+    eventually(lambda: journal.get(ACCOUNT, silence.value.order.id).status == "submitted", "it is found")
+    back.disconnect()
+
+
+def _deafen(alpaca: PaperAlpaca) -> None:
+    """The stream stays open and tells nothing more."""
+
+    async def forget() -> None:
+        for session in alpaca.gateway.sessions.values():
+            session.listeners = []
+
+    alpaca.run(forget())
 
 
 def test_a_rate_limit_says_when_to_come_back_and_leaves_the_order_unsent(
@@ -320,6 +406,45 @@ def test_an_order_that_could_not_leave_was_not_sent(alpaca: PaperAlpaca, broker:
     broker._wire.client._base_url = real
     assert rest(broker).status in ("pending", "submitted"), "the same call sends it"
     assert len(alpaca.book()) == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["http://no-such-host.invalid", "https://127.0.0.1"], ids=["name", "certificate"]
+)
+def test_without_a_host_or_its_certificate_nothing_leaves(
+    alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal, url: str, tmp_path: Path
+) -> None:
+    broker.place_limit_order("AAPL", 1, "buy", 50.0)  # the asset is known from here on
+    with untrusted(tmp_path) as port:
+        real = broker._wire.client._base_url
+        broker._wire.client._base_url = f"{url}:{port}"
+        with pytest.raises(NeverLeft):
+            rest(broker)
+        broker._wire.client._base_url = real
+    order = journal.find(ACCOUNT, "mine")
+    assert order is not None
+    assert order.status == "recorded", "certain, not unknown: the same call may send it"
+    assert rest(broker).status in ("pending", "submitted")
+
+
+@contextlib.contextmanager
+def untrusted(folder: Path) -> Iterator[int]:
+    """The port of a TLS server whose certificate nobody knows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*loopback_certificate(folder))
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                line, _ = server.accept()
+                with line, contextlib.suppress(OSError):
+                    context.wrap_socket(line, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
 
 
 def test_threads_that_place_the_same_order_place_one(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:

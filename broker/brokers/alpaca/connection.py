@@ -135,6 +135,8 @@ class Connection(BaseBroker):
     def health(self) -> Health:
         """One request to Alpaca. `details` tells the stream's state: orders are looked up without it.
 
+        Its `unknown_outcomes` are orders that left, and that Alpaca neither answered nor shows.
+
         While the minute's requests are used up it is as it was last proved, and `reason` says so.
         """
         began = datetime.now(UTC)
@@ -158,7 +160,11 @@ class Connection(BaseBroker):
             doing,
             proved_at=iso(self._wire.proved_at),
             round_trip_ms=round_trip_ms,
-            details={"stream": self._news.state, "reconciled": self._news.reconciled},
+            details={
+                "stream": self._news.state,
+                "reconciled": self._news.reconciled,
+                "unknown_outcomes": self._news.unknown,
+            },
         )
 
     # Questions

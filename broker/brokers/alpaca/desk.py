@@ -7,6 +7,7 @@ unique" says that an order of that id is there: ours, if the body agrees.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from broker.brokers.alpaca.records import Records
@@ -38,6 +39,8 @@ class Desk:
         self._wire = wire
         self._records = records
         self._journal = journal
+        #: called when an order left and nobody knows what became of it
+        self.unanswered: Callable[[], None] = lambda: None
 
     def send(self, order: Order, symbol: str) -> Any:
         """Place an order: Alpaca's order. Raises `OrderRejected`, `NothingKnown`; others: nothing left."""
@@ -71,12 +74,14 @@ class Desk:
         except (NotConnected, BrokerFailure) as failure:
             found = self._found(order)
             if found is None:  # no proof that there is none: it may still be on its way
+                self.unanswered()
                 raise NothingKnown(f"Alpaca didn't answer: {failure.message}") from failure
             return found
 
     def _ours_already(self, order: Order, refusal: Refused) -> Any:
         found = self._found(order)
         if found is None:
+            self.unanswered()
             raise NothingKnown(
                 "Alpaca has an order of this client order id, and doesn't show it"
             ) from refusal

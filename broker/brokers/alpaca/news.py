@@ -2,12 +2,18 @@
 
 After every (re)connection of the stream, and after a failure to take something down: orders are
 listed, fills read from the account's activities, and positions compared with the fills.
+
+An order whose outcome is unknown is looked for, in the list and by its client order id, until Alpaca
+shows it: at first every few seconds, later every minute, for a day; then at each reconciliation.
+That Alpaca doesn't show it proves nothing however often it was asked (a request may sit in a queue
+that answered 504), so such an order stays unknown, and a person decides what to make of it.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import math
 import queue
 import random
 import threading
@@ -23,7 +29,7 @@ from broker.brokers.alpaca.stream import UpdateStream
 from broker.brokers.alpaca.wire import Wire
 from broker.errors import BrokerError
 from broker.journal import Journal
-from broker.models import Status
+from broker.models import Order, Status
 from broker.stream import gap
 
 log = logging.getLogger(__name__)
@@ -37,6 +43,8 @@ COMPARE_EVERY = 300.0
 #: seconds after which positions and fills have caught up with each other, and how often they are
 #: compared before a difference is reported
 SETTLES, COMPARISONS = 1.0, 4
+#: orders of unknown outcome: looked for so long on their own, and so many of them at once, the newest
+LOOKED_FOR, LOOKED_FOR_AT_ONCE = timedelta(days=1), 20
 #: fills are read from so long before the newest known one: some before it may be missing
 OVERLAP = timedelta(days=3)
 #: of a page of activities, and the most pages read at once
@@ -66,6 +74,9 @@ class News:
         self._behind = True
         self._listened = False
         self._reconciled = 0
+        self._unknown = 0
+        self._look_pause, self._look_at = AGAIN, math.inf
+        desk.unanswered = self._unanswered
 
     @property
     def state(self) -> str:
@@ -76,6 +87,11 @@ class News:
     def reconciled(self) -> int:
         """How often the journal was brought in line with Alpaca."""
         return self._reconciled
+
+    @property
+    def unknown(self) -> int:
+        """How many orders had an unknown outcome when they were last looked for."""
+        return self._unknown
 
     def start(self) -> None:
         """Begin to listen."""
@@ -122,16 +138,31 @@ class News:
     def _listening(self) -> None:
         self._queue.put(self._listens)
 
+    def _unanswered(self) -> None:
+        """An order was sent and not answered: look for it soon."""
+
+        def soon() -> None:
+            self._look_pause, self._look_at = AGAIN, time.monotonic() + AGAIN
+
+        self._queue.put(soon)
+
     def _run(self, waiting: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         # Orders are listed once the stream listens; without a stream, after a moment.
-        due, failures = time.monotonic() + LISTENS, 0
+        reconcile_at, compare_at = time.monotonic() + LISTENS, time.monotonic() + COMPARE_EVERY
+        failures = 0
         while True:
+            due = min(compare_at, self._look_at, reconcile_at if self._behind else math.inf)
             try:
                 work = waiting.get(timeout=max(0.0, due - time.monotonic()))
             except queue.Empty:
-                work = self._reconcile if self._behind else self._compare
+                now = time.monotonic()
+                if self._behind and now >= reconcile_at:
+                    work = self._reconcile
+                else:
+                    work = self._look_again if now >= self._look_at else self._compare
             if work is None:
                 return
+            was_behind = self._behind
             try:
                 work()
             except BrokerError as failure:
@@ -140,9 +171,16 @@ class News:
             except Exception:  # the thread must outlive an answer that nobody expected
                 log.exception("Alpaca's news make no sense")
                 self._behind = True
-            failures = failures + 1 if self._behind else 0
-            again = min(AGAIN * 2.0 ** min(failures - 1, 10), MOST) * random.uniform(0.5, 1.0)
-            due = time.monotonic() + (again if self._behind else COMPARE_EVERY)
+            now = time.monotonic()
+            if work in (self._compare, self._reconcile):
+                compare_at = now + COMPARE_EVERY
+            if not self._behind:
+                failures = 0
+            elif not was_behind or work in (self._reconcile, self._listens):
+                failures += 1  # what else is taken down meanwhile mustn't put the next attempt off
+                reconcile_at = now + min(AGAIN * 2.0 ** min(failures - 1, 10), MOST) * random.uniform(
+                    0.5, 1.0
+                )
 
     def _listens(self) -> None:
         if self._listened:
@@ -167,7 +205,12 @@ class News:
         account = self._account()
         self._desk.refresh()
         for order in self._journal.unsettled(account):
-            self._settle(order)
+            # What the list has just shown needs no question of its own.
+            if order.status == Status.SENT or (
+                order.broker_order_id is None and order.status != Status.UNKNOWN
+            ):
+                self._desk.look_up(order)
+        self._look_for(self._all_unknown(account))
         newest = self._journal.fills.recent(account, None, 1)
         since = datetime.fromisoformat(newest[0].time) - OVERLAP if newest else None
         self.read_fills(since)
@@ -175,10 +218,29 @@ class News:
         self._behind = False
         self._reconciled += 1
 
-    def _settle(self, order: Any) -> None:
-        # What the list has just shown needs no question of its own.
-        if order.status in (Status.SENT, Status.UNKNOWN) or order.broker_order_id is None:
-            self._desk.look_up(order)
+    def _look_again(self) -> None:
+        """Look for the orders of unknown outcome, and plan when to do so next."""
+        try:
+            account = self._account()
+            self._desk.refresh()
+            self._look_for(self._all_unknown(account))
+        except BrokerError as failure:
+            log.info("orders of unknown outcome can't be looked for now: %s", failure.message)
+            self._look_at = time.monotonic() + self._look_pause
+        self._look_pause = min(self._look_pause * 2, MOST)
+
+    def _look_for(self, unknown: list[Order]) -> None:
+        for order in unknown[-LOOKED_FOR_AT_ONCE:]:
+            self._desk.look_up(order, urgent=False)
+        left = self._all_unknown(self._account()) if unknown else []
+        since = (datetime.now(UTC) - LOOKED_FOR).isoformat()
+        worth_it = any((order.created_at or "") > since for order in left)
+        self._look_at = time.monotonic() + self._look_pause if worth_it else math.inf
+        self._unknown = len(left)
+
+    def _all_unknown(self, account: str) -> list[Order]:
+        """The orders of unknown outcome, the oldest first."""
+        return [order for order in self._journal.unsettled(account) if order.status == Status.UNKNOWN]
 
     def _compare(self) -> None:
         self._account()

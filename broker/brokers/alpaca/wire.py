@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -196,10 +197,16 @@ def _said(error: Any) -> dict[str, Any]:
 
 
 def _never_left(failure: Exception) -> bool:
+    """Whether no connection came about: refused, no such host, a connect timeout, a certificate not trusted.
+
+    What fails later (a reset, a read timeout, an error status) may have been carried out.
+    """
     import requests
     from urllib3.exceptions import NewConnectionError
 
     if isinstance(failure, requests.ConnectTimeout):
         return True
-    cause = failure.args[0] if failure.args else None
-    return isinstance(getattr(cause, "reason", None), NewConnectionError)
+    reason = getattr(failure.args[0] if failure.args else None, "reason", None)
+    if isinstance(reason, NewConnectionError):
+        return True
+    return isinstance(reason.args[0] if reason and reason.args else None, ssl.SSLCertVerificationError)

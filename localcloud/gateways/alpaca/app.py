@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -105,6 +107,7 @@ class Api:
 
     def __init__(self, gateway: Gateway, name: str) -> None:
         self.gateway, self.name = gateway, name
+        self._late: set[asyncio.Task[Any]] = set()
 
     async def answer(self, request: Request, handler: Handler) -> Response:
         """Lets in, counts, acts out faults, and puts refusals into Alpaca's form."""
@@ -127,6 +130,12 @@ class Api:
 
     async def _carry_out(self, session: AccountSession, request: Request, handler: Handler) -> Response:
         lost = session.faults.lost(request.method)
+        if (seconds := session.faults.late(request.method)) is not None:
+            await request.body()  # it can't be read once the answer is out
+            work = asyncio.create_task(self._later(session, request, handler, seconds))
+            self._late.add(work)
+            work.add_done_callback(self._late.discard)
+            raise fault(504)
         try:
             found = await handler(session, request)
         except ApiError as error:
@@ -136,6 +145,13 @@ class Api:
                 _break_off(request)
             raise fault(lost or 504)
         return found if isinstance(found, Response) else JSONResponse(found)
+
+    async def _later(
+        self, session: AccountSession, request: Request, handler: Handler, seconds: float
+    ) -> None:
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(ApiError):  # nobody waits for the answer
+            await handler(session, request)
 
 
 def _break_off(request: Request) -> None:

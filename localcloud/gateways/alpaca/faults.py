@@ -8,6 +8,8 @@ slow_answers  seconds=3, times=1, methods    the next requests wait before anyth
 lose_answers  status=504, times=1, methods   the next requests are carried out, and the answer is lost on the
                                              way: a gateway's error of this status, or, with status=0, a
                                              connection that breaks
+late_requests seconds=1, times=1, methods    the next request is answered with 504 at once, and
+                                             carried out so much later: what a 504 means
 drop_streams                                 every websocket of the account is closed
 rate_limit    per_minute=200                 another limit than the usual one
 """
@@ -62,6 +64,8 @@ class ActedFaults:
                 self._plan(event, float(event.get("seconds", 3.0)))
             case "lose_answers":
                 self._plan(event, float(event.get("status", 504)))
+            case "late_requests":
+                self._plan(event, float(event.get("seconds", 1.0)))
             case "rate_limit":
                 for limit in self.limits.values():
                     limit.per_minute = int(event["per_minute"])
@@ -77,6 +81,10 @@ class ActedFaults:
         """The status in place of an answer that gets lost (0: none at all), or None."""
         status = self._next("lose_answers", method)
         return None if status is None else int(status)
+
+    def late(self, method: str) -> float | None:
+        """Seconds until a request is carried out whose caller gets an error now, or None."""
+        return self._next("late_requests", method)
 
     def _plan(self, event: dict[str, Any], value: float) -> None:
         methods = [str(method).upper() for method in event.get("methods") or []]
