@@ -33,7 +33,7 @@ def _trades_at_alpaca(service: Service) -> None:
     service.until_connected()
     account = service.get("account").json()
     assert account["id"].startswith("PA"), account
-    assert service.get("quotes/AAPL").json()["source"] == "alpaca"
+    assert service.get("quotes/AAPL").json()["source"] == "alpaca iex"
     placed = service.order(symbol="AAPL", side="buy", qty=1, order_type="limit", limit_price=1.0)
     assert placed.status_code == 201, placed.text
     order = placed.json()
