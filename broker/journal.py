@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -53,6 +53,9 @@ BODY = (
 FOREIGN = "not through this journal"
 #: what a replacement can change
 REPLACEABLE = ("qty", "limit_price", "stop_price", "time_in_force")
+#: what ends an entry before it trades, and the statuses of legs that the broker hasn't shown
+_ENDED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
+_UNSEEN = (Status.RECORDED, Status.SENT, Status.UNKNOWN)
 
 
 def _now() -> datetime:
@@ -106,14 +109,32 @@ class Journal:
         *,
         parent_id: str | None = None,
         replaces: str | None = None,
+        legs: Sequence[OrderRequest] = (),
     ) -> Order:
         """Commit an order as `recorded`, or return the one that has its client order id and body.
 
         `parent_id`: our id of the order that it is a leg of; `replaces`: of the one it takes the place of.
-        Raises `DuplicateClientOrderId` if that id names an order with another body, `JournalUnavailable`.
+        `legs` are committed with it, or none of them is.
+        Raises `DuplicateClientOrderId` if that id, or a leg's, names an order with another body,
+        `JournalUnavailable`.
         """
+        entry = self._row(account, request) | {"parent_id": parent_id, "replaces": replaces}
+        rows = [self._row(account, leg) | {"parent_id": entry["id"]} for leg in legs]
+        entry["legs"] = [row["id"] for row in rows]
+        try:
+            self._do(lambda db: [db.execute(insert(orders).values(**row)) for row in (entry, *rows)])
+        except IntegrityError:
+            existing = self.find(account, request.client_order_id)
+            if existing is None:
+                self._refuse_taken(account, legs)
+                raise JournalUnavailable("the journal refused the order and doesn't hold it") from None
+            self.check_same(request, existing)
+            return existing
+        return self.get(account, str(entry["id"]))
+
+    def _row(self, account: str, request: OrderRequest) -> dict[str, Any]:
         now = self._clock()
-        values = {name: getattr(request, name) for name in BODY} | {
+        return {name: getattr(request, name) for name in BODY} | {
             "id": uuid.uuid4().hex,
             "account": account,
             "client_order_id": request.client_order_id,
@@ -121,21 +142,28 @@ class Journal:
             "status": Status.RECORDED,
             "filled_qty": 0.0,
             "warnings": [],
-            "parent_id": parent_id,
-            "replaces": replaces,
             "legs": [],
             "created_at": now,
             "updated_at": now,
         }
-        try:
-            self._do(lambda db: db.execute(insert(orders).values(**values)))
-        except IntegrityError:
-            existing = self.find(account, request.client_order_id)
-            if existing is None:
-                raise JournalUnavailable("the journal refused the order and doesn't hold it") from None
-            self.check_same(request, existing)
-            return existing
-        return self.get(account, str(values["id"]))
+
+    def _refuse_taken(self, account: str, legs: Sequence[OrderRequest]) -> None:
+        for leg in legs:
+            taken = self.find(account, leg.client_order_id)
+            if taken is not None:
+                raise DuplicateClientOrderId(leg.client_order_id, taken) from None
+
+    def legs_of(self, entry: Order) -> list[Order]:
+        """A bracket's legs: take-profit, stop-loss."""
+        return [self.get(entry.account_id, leg) for leg in entry.legs]
+
+    def resting_legs(self, account: str, symbol: str, side: str) -> list[Order]:
+        """The legs of brackets that may still trade, oldest first."""
+        return [
+            order
+            for order in self.unsettled(account)
+            if order.parent_id is not None and (order.symbol, order.side) == (symbol, side)
+        ]
 
     def mark_sent(self, order_id: str) -> bool:
         """Commit that the order is about to leave. True for the one caller that may send it.
@@ -151,18 +179,18 @@ class Journal:
 
     def _mark_sent(self, db: Connection, order_id: str) -> bool:
         now = self._clock()
-        change = (
-            update(orders)
-            .where((orders.c.id == order_id) & (orders.c.status == Status.RECORDED))
-            .values(status=Status.SENT, sent_at=now, updated_at=now)
-        )
-        return db.execute(change).rowcount == 1
+        change = update(orders).values(status=Status.SENT, sent_at=now, updated_at=now)
+        change = change.where(orders.c.status == Status.RECORDED)
+        if db.execute(change.where(orders.c.id == order_id)).rowcount != 1:
+            return False
+        db.execute(change.where(orders.c.parent_id == order_id))  # a bracket leaves as one
+        return True
 
     def mark_unsent(self, order_id: str) -> None:
         """Take the step to `sent` back. Only for a sender that knows that nothing left."""
         change = (
             update(orders)
-            .where((orders.c.id == order_id) & orders.c.status.in_([Status.SENT, Status.UNKNOWN]))
+            .where(_bracket(order_id) & orders.c.status.in_([Status.SENT, Status.UNKNOWN]))
             .values(status=Status.RECORDED, sent_at=None, updated_at=self._clock())
         )
         self._do(lambda db: db.execute(change))
@@ -289,13 +317,14 @@ class Journal:
         """Note that nobody knows what became of an order that was sent, unless somebody does by now."""
         change = (
             update(orders)
-            .where((orders.c.id == order_id) & (orders.c.status == Status.SENT))
+            .where(orders.c.status == Status.SENT)
             .values(status=Status.UNKNOWN, reason=reason, updated_at=self._clock())
         )
 
         def work(db: Connection) -> Order | None:
-            if not db.execute(change).rowcount:
+            if not db.execute(change.where(orders.c.id == order_id)).rowcount:
                 return None
+            db.execute(change.where(orders.c.parent_id == order_id))
             return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
 
         order = self._do(work)
@@ -325,7 +354,15 @@ class Journal:
             values |= _replaced(row, report)
         values["warnings"] = list(dict.fromkeys([*row.warnings, *report.warnings]))
         db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+        if row.legs and values.get("status") in _ENDED and not values.get("filled_qty", row.filled_qty):
+            self._end_legs(db, order_id, str(values["status"]))
         return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+
+    def _end_legs(self, db: Connection, entry: str, status: str) -> None:
+        """Legs that the broker never showed can't be there without their entry."""
+        unseen = orders.c.permanent_id.is_(None) & orders.c.status.in_(_UNSEEN)
+        values = {"status": status, "updated_at": self._clock(), "reason": f"its entry was {status}"}
+        db.execute(update(orders).where((orders.c.parent_id == entry) & unseen).values(**values))
 
     def _do(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -345,6 +382,11 @@ class Journal:
                 since=self._failing_since,
                 doing="connecting to the database again at the next call",
             ) from failure
+
+
+def _bracket(order_id: str) -> Any:
+    """An order and its legs."""
+    return (orders.c.id == order_id) | (orders.c.parent_id == order_id)
 
 
 def _replaced(row: Row[Any], report: OrderReport) -> dict[str, Any]:

@@ -3,6 +3,8 @@
     check_order -> journal.find -> prepare -> guard
     -> journal.record -> journal.mark_sent -> send -> journal.update
 
+A bracket is one unit: its entry and its two legs are recorded, and marked as sent, together.
+
 A crash between any two steps leaves an order that is provably unsent (`recorded`: repeating the
 call sends it) or one that is looked up (`sent`), never one that is sent twice.
 """
@@ -25,7 +27,7 @@ from broker.errors import (
 )
 from broker.journal import Journal
 from broker.models import Order, OrderReport, OrderRequest, Status
-from broker.validation import check_order
+from broker.validation import STOP_LOSS, TAKE_PROFIT, check_order
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ def place(
 ) -> Order:
     """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
-    `send` returns the broker's first answer, raises `OrderRejected`, or `NothingKnown`. If it raises
-    another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
+    `send` (of a bracket: the entry with its legs) returns the broker's first answer, raises
+    `OrderRejected`, or `NothingKnown`. If it raises another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
     up whose outcome is unknown, and returns what it is now. `note` takes the answer down in the
     journal. `guard` may refuse an order that isn't in the journal yet: limits, the kill switch.
     `replaces`: our id of the order whose place it takes.
@@ -70,12 +72,13 @@ def place(
     existing = journal.find(account_id, request.client_order_id)
     if existing is not None:
         journal.check_same(request, existing)
-        if existing.status != Status.RECORDED:
+        # A leg leaves with its entry, never by itself.
+        if existing.status != Status.RECORDED or existing.parent_id is not None:
             return _settled(journal, existing, settle)
     instrument = prepare(request)
     if guard is not None:
         guard(request, account_id)
-    order = journal.record(account_id, request, replaces=replaces)
+    order = journal.record(account_id, request, replaces=replaces, legs=legs_of(request))
     if not journal.mark_sent(order.id):
         return _settled(journal, order, settle)
     try:
@@ -89,6 +92,27 @@ def place(
         journal.mark_unsent(order.id)
         raise
     return _noted(note, order, report)
+
+
+def legs_of(request: OrderRequest) -> list[OrderRequest]:
+    """A bracket's take-profit and stop-loss as orders of their own, their ids derived from the entry's.
+
+    They have the entry's time in force, as Alpaca's brackets have it: `gtc` for one that lasts.
+    """
+    if request.take_profit_price is None or request.stop_loss_price is None:
+        return []
+    leg = replace(
+        request,
+        side="sell" if request.side == "buy" else "buy",
+        limit_price=None,
+        take_profit_price=None,
+        stop_loss_price=None,
+    )
+    name, gain, loss = request.client_order_id, request.take_profit_price, request.stop_loss_price
+    return [
+        replace(leg, order_type="limit", limit_price=gain, client_order_id=name + TAKE_PROFIT),
+        replace(leg, order_type="stop", stop_price=loss, client_order_id=name + STOP_LOSS),
+    ]
 
 
 def request_of(order: Order) -> OrderRequest:

@@ -19,6 +19,9 @@ __all__ = ["check_client_order_id", "check_order", "check_replacement", "check_s
 SYMBOL = re.compile(r"[A-Z][A-Z0-9]{0,11}(\.[A-Z0-9]{1,4})?")
 #: fits TWS's orderRef and Alpaca's client_order_id, and needs no escaping anywhere
 CLIENT_ORDER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+LONGEST_CLIENT_ORDER_ID = 64
+#: what a bracket's legs add to its client order id
+TAKE_PROFIT, STOP_LOSS = ".tp", ".sl"
 #: beyond this a quantity, price or amount is a slip of the keyboard, not an order
 LARGEST_QTY = 10_000_000
 LARGEST_PRICE = 10_000_000.0
@@ -251,6 +254,7 @@ def _check_sense(request: OrderRequest, side: str, problems: list[FieldProblem])
     gain, loss = request.take_profit_price, request.stop_loss_price
     if gain is None or loss is None:
         return
+    _check_bracket(request, problems)
     upwards = 1 if side == "buy" else -1
     entry = request.limit_price
     if (gain - loss) * upwards <= 0:
@@ -262,6 +266,24 @@ def _check_sense(request: OrderRequest, side: str, problems: list[FieldProblem])
         )
     elif entry is not None and not (entry - loss) * upwards > 0:
         problems.append(field_problem("stop_loss_price", "must be on the losing side of limit_price", loss))
+
+
+def _check_bracket(request: OrderRequest, problems: list[FieldProblem]) -> None:
+    """What no broker takes of a bracket; the rules are Alpaca's, which are the narrowest."""
+    if request.time_in_force.lower() not in ("day", "gtc"):
+        problems.append(field_problem("time_in_force", "a bracket's is day or gtc", request.time_in_force))
+    if request.extended_hours:
+        problems.append(field_problem("extended_hours", "a bracket trades in regular hours only", True))
+    if request.notional is not None:
+        problems.append(
+            field_problem("notional", "a bracket is for whole shares: give qty", request.notional)
+        )
+    elif request.qty != int(request.qty):
+        problems.append(field_problem("qty", "a bracket is for whole shares", request.qty))
+    longest = LONGEST_CLIENT_ORDER_ID - len(TAKE_PROFIT)
+    if len(request.client_order_id) > longest:
+        said = f"a bracket's has {longest} characters at most: its legs' ids are made of it"
+        problems.append(field_problem("client_order_id", said, request.client_order_id))
 
 
 def _places(number: float) -> int:

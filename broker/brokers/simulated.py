@@ -318,8 +318,7 @@ class SimulatedBroker(BaseBroker):
             order = replace(order, broker_order_id=number)
             resting = Resting(order)
             self._book.resting[order.id] = resting
-            if order.take_profit_price is not None:
-                self._add_legs(order)
+            self._add_legs(order)
             price = self._book.crossed(resting)
             if price is not None:
                 self._book.trade(order, price)
@@ -331,22 +330,11 @@ class SimulatedBroker(BaseBroker):
             return OrderReport(Status.SUBMITTED, broker_order_id=number, permanent_id=number)
 
     def _add_legs(self, entry: Order) -> None:
-        """Take-profit and stop-loss: in the journal and the book now, in the market once the entry fills."""
-        side = "sell" if entry.side == "buy" else "buy"
-        common = {"symbol": entry.symbol, "side": side, "qty": entry.qty, "time_in_force": "gtc"}
-        wanted = (
-            {"order_type": "limit", "limit_price": entry.take_profit_price},
-            {"order_type": "stop", "stop_price": entry.stop_loss_price},
-        )
-        legs = []
-        for number, prices in enumerate(wanted, 1):
-            values: dict[str, object] = {**common, **prices, "client_order_id": f"{entry.id}.{number}"}
-            request = OrderRequest(**values)  # type: ignore[arg-type]  # names and types stand above
-            held = OrderReport(Status.ACCEPTED)
-            leg = self._journal.adopt(self._account, request, held, parent_id=entry.id)
-            self._book.resting[leg.id] = Resting(leg)
-            legs.append(leg.id)
-        self._journal.attach(entry.id, legs)
+        """Take-profit and stop-loss: in the book now, in the market once the entry fills."""
+        for leg in self._journal.legs_of(entry):
+            number = uuid.uuid4().hex
+            held = OrderReport(Status.ACCEPTED, broker_order_id=number, permanent_id=number)
+            self._book.resting[leg.id] = Resting(self._noted(leg, held))
 
     def _noted(self, order: Order, report: OrderReport) -> Order:
         """Take down what became of an order, and tell who listens."""
