@@ -61,9 +61,10 @@ def place(
     """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
     `send` (of a bracket: the entry with its legs) returns the broker's first answer, raises
-    `OrderRejected`, or `NothingKnown`. If it raises another `BrokerError`, nothing left and repeating the call may send it. `settle` looks an order
-    up whose outcome is unknown, and returns what it is now. `note` takes the answer down in the
-    journal. `guard` may refuse an order that isn't in the journal yet: limits, the kill switch.
+    `OrderRejected`, or `NothingKnown`. If it raises another `BrokerError`, nothing left and repeating
+    the call may send it. `settle` looks an order up whose outcome is unknown, and returns what it is
+    now. `note` takes the answer down in the journal. `guard` may refuse an order that isn't in the
+    journal yet: limits, the kill switch.
     `replaces`: our id of the order whose place it takes.
     Raises what `BaseBroker.place_order` names.
     """
