@@ -22,6 +22,7 @@ from broker.errors import InvalidRequest, OrderNotFound, UnsupportedOperation, f
 from broker.models import (
     AccountInfo,
     Clock,
+    Fee,
     Fill,
     Health,
     Order,
@@ -58,6 +59,8 @@ class Capabilities:
     #: what an order would cost, without placing it
     preview: bool = False
     fills: bool = False
+    #: fees that are booked for the account, not in a fill's commission
+    fees: bool = False
     #: `subscribe` and `order_updates`
     stream: bool = False
     several_accounts: bool = False
@@ -286,6 +289,14 @@ class BaseBroker(ABC):
         """
         raise self._cannot("list fills")
 
+    def get_fees(self, since: datetime | None = None, limit: int = 500) -> list[Fee]:
+        """Fees that the broker books for the account and not by fill, newest first, at most `limit`.
+
+        Only where `capabilities.fees` says so: elsewhere a fill's commission is all there is. Raises
+        `NotConnected`.
+        """
+        raise self._cannot("list fees: commissions of fills include them")
+
     def preview_order(self, request: OrderRequest) -> OrderPreview:
         """What an order would cost and how margin would change; nothing is placed or journalled.
 
@@ -399,6 +410,10 @@ class BaseBroker(ABC):
     async def get_fills_async(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """`get_fills` without blocking the event loop."""
         return await self._in_thread(self.get_fills, since, limit)
+
+    async def get_fees_async(self, since: datetime | None = None, limit: int = 500) -> list[Fee]:
+        """`get_fees` without blocking the event loop."""
+        return await self._in_thread(self.get_fees, since, limit)
 
     async def preview_order_async(self, request: OrderRequest) -> OrderPreview:
         """`preview_order` without blocking the event loop."""

@@ -1,8 +1,9 @@
-"""Trades and orders as CSV (RFC 4180), with columns that stay as they are: new ones come at the end.
+"""Trades, orders and fees as CSV (RFC 4180), with columns that stay as they are: new ones come at the end.
 
 Every time stands in the file twice, in UTC and in the zone asked for, both as ISO 8601 with offset.
 Prices and amounts are in the row's currency; a commission that the broker hasn't told is an empty
-cell, never 0.
+cell, never 0. Fees that a broker books for a day's trades together (Alpaca) are in no trade's row:
+`fees_csv` writes them.
 
 A text that a spreadsheet would take for a formula (it begins with = + - @, a tab or a line break)
 gets an apostrophe in front, and so does one that begins with an apostrophe, which is how
@@ -20,7 +21,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from broker.errors import FieldProblem, InvalidRequest, shown
-from broker.models import Fill, Order
+from broker.models import Fee, Fill, Order
 
 TRADE_COLUMNS: Final = (
     "time_utc",
@@ -65,6 +66,7 @@ ORDER_COLUMNS: Final = (
     "replaces",
     "reason",
 )
+FEE_COLUMNS: Final = ("date", "account", "kind", "symbol", "amount", "currency", "description", "fee_id")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
@@ -80,6 +82,24 @@ def orders_csv(orders: Iterable[Order], zone: str = "UTC") -> str:
     local = check_zone(zone)
     rows = [_order(order, local) for order in sorted(orders, key=lambda o: (o.created_at or "", o.id))]
     return _written(ORDER_COLUMNS, rows)
+
+
+def fees_csv(fees: Iterable[Fee]) -> str:
+    """Fees that were booked for an account beside its fills' commissions, oldest first; positive: paid."""
+    rows = [
+        [
+            _safe(fee.date),
+            _safe(fee.account_id),
+            _safe(fee.kind),
+            _safe(fee.symbol),
+            _number(fee.amount),
+            _safe(fee.currency),
+            _safe(fee.description),
+            _safe(fee.id),
+        ]
+        for fee in sorted(fees, key=lambda fee: (fee.date, fee.id))
+    ]
+    return _written(FEE_COLUMNS, rows)
 
 
 def read_trades(text: str) -> list[Fill]:

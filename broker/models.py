@@ -213,6 +213,26 @@ class Fill:
 
 
 @dataclass
+class Fee:
+    """What a broker charged the account beside the commissions of its fills, as it was booked."""
+
+    #: the broker's id of the booking
+    id: str
+    #: the day it was booked for, as the broker tells it: 2026-11-20
+    date: str
+    #: positive: paid; negative: given back
+    amount: float
+    #: the broker's name of the kind of booking, such as FEE
+    kind: str
+    #: the broker's words, such as "TAF fee for proceed of 10 shares (1 trades) on 2026-11-20"
+    description: str = ""
+    #: empty where the broker books it for the account as a whole
+    symbol: str = ""
+    currency: str = "USD"
+    account_id: str = ""
+
+
+@dataclass
 class OrderPreview:
     """What an order would cost and change, as the broker reckons it; nothing was placed. None: not told."""
 

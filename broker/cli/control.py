@@ -14,7 +14,7 @@ from broker.cli.desk import Desk
 from broker.cli.looking import moment
 from broker.cli.program import command
 from broker.errors import FieldProblem, InvalidRequest
-from broker.export import check_zone, orders_csv, trades_csv
+from broker.export import check_zone, fees_csv, orders_csv, trades_csv
 from broker.risk.switch import KillSwitch
 
 #: rows of one export at most
@@ -74,12 +74,15 @@ def export(
     desk: Desk,
     file: Annotated[str, typer.Argument(help="Where to; standard output without it.")] = "",
     orders: Annotated[bool, typer.Option("--orders", help="Orders instead of trades.")] = False,
-    since: Annotated[str, typer.Option("--since", metavar="TIME", help="ISO 8601; trades only.")] = "",
+    fees: Annotated[bool, typer.Option("--fees", help="Fees that are booked beside trades.")] = False,
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="ISO 8601; not for orders.")] = "",
     zone: Annotated[str, typer.Option("--zone", help="Of the local times, such as Europe/Berlin.")] = "UTC",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Trades with their commissions, or orders, as CSV, oldest first."""
+    """Trades with their commissions, or orders, or fees, as CSV, oldest first."""
     check_zone(zone)
+    if orders and fees:
+        raise InvalidRequest([FieldProblem("orders", "can't be in one file with fees: give one", "--fees")])
     path = Path(file) if file else None
     if path is not None and path.exists() and not force:
         raise InvalidRequest([FieldProblem("file", "is there already: --force overwrites it", file[:80])])
@@ -88,9 +91,14 @@ def export(
     if orders:
         rows = broker.get_orders_history(MOST_ROWS)
         text = orders_csv(rows, zone)
+    elif fees:
+        rows = broker.get_fees(moment("since", since), MOST_ROWS)
+        text = fees_csv(rows)
     else:
         rows = broker.get_fills(moment("since", since), MOST_ROWS)
         text = trades_csv(rows, zone)
+        if broker.capabilities.fees:
+            desk.note("commissions only: export --fees has what is booked for the account beside them")
     if len(rows) == MOST_ROWS:
         desk.note(f"only the newest {MOST_ROWS}: narrow it with --since")
     if path is not None:

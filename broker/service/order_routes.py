@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime
 
-from broker.models import FINAL_STATUSES, Fill, Order, OrderPreview
+from broker.models import FINAL_STATUSES, Fee, Fill, Order, OrderPreview
 from broker.service.auth import bearer
 from broker.service.routes import Reader, Trader, Via, client_order_id_of, problem_answers
 from broker.service.schemas import OrderBody, ReplaceBody
@@ -42,6 +42,18 @@ async def get_fills(
     """Executions with their commissions, newest first."""
     moment: datetime | None = since
     return await via.broker.get_fills_async(moment, limit)
+
+
+@orders.get("/fees")
+async def get_fees(
+    who: Reader,
+    via: Via,
+    since: Annotated[AwareDatetime | None, Query(description="ISO 8601 with a UTC offset")] = None,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+) -> list[Fee]:
+    """Fees that are booked for the account and not by fill, newest first, where the broker has any."""
+    moment: datetime | None = since
+    return await via.broker.get_fees_async(moment, limit)
 
 
 @orders.get("/orders/by-client-order-id/{client_order_id}")

@@ -164,6 +164,27 @@ def test_fills_have_commissions_and_are_taken_down_once(alpaca: PaperAlpaca, bro
     assert len(broker.get_fills(limit=1)) == 1
 
 
+def test_fees_are_the_accounts_and_no_fills(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    """Alpaca books regulatory fees once a day for all trades together: they can't be told by order."""
+    order = settled(broker, broker.place_market_order("AAPL", 5, "sell"), "filled")
+    for day, amount in (("2026-11-18", 0.02), ("2026-11-20", 0.01), ("2026-11-19", -0.02)):
+        alpaca.fault("book_fee", date=day, amount=amount, shares=5)
+    fees = broker.get_fees()
+    assert [(fee.date, fee.amount, fee.kind) for fee in fees] == [
+        ("2026-11-20", 0.01, "FEE"),
+        ("2026-11-19", -0.02, "FEE"),
+        ("2026-11-18", 0.02, "FEE"),
+    ], "newest first; what was given back is negative"
+    assert {fee.account_id for fee in fees} == {ACCOUNT}
+    assert len({fee.id for fee in fees}) == 3
+    assert "5 shares" in fees[0].description
+    since = datetime(2026, 11, 19, 15, tzinfo=UTC)
+    assert [fee.date for fee in broker.get_fees(since)] == ["2026-11-20", "2026-11-19"], "whole days"
+    assert len(broker.get_fees(limit=2)) == 2
+    assert [fill.commission for fill in broker.get_fills()] == [0.0], "fees aren't fills"
+    assert broker.get_order(order.id).commission == 0.0
+
+
 def test_a_replacement_is_a_new_order_that_names_the_old_one(
     alpaca: PaperAlpaca, broker: AlpacaBroker
 ) -> None:

@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from broker.brokers.simulated import SimulatedBroker
 from broker.errors import InvalidRequest
-from broker.export import ORDER_COLUMNS, TRADE_COLUMNS, orders_csv, read_trades, trades_csv
-from broker.models import Fill
+from broker.export import (
+    FEE_COLUMNS,
+    ORDER_COLUMNS,
+    TRADE_COLUMNS,
+    fees_csv,
+    orders_csv,
+    read_trades,
+    trades_csv,
+)
+from broker.models import Fee, Fill
 
 FILL = Fill(
     id="0000e0d5.6576fd38.01.01",
@@ -29,6 +37,20 @@ FILL = Fill(
     commission=1.005,
     account_id="DU1234567",
 )
+
+
+def test_fees_have_their_own_table() -> None:
+    fees = [
+        Fee("f2", "2026-11-20", 0.03, "FEE", "=TAF fee, 10 shares", account_id="PA3"),
+        Fee("f1", "2026-11-19", -0.01, "FEE", account_id="PA3"),
+    ]
+    text = fees_csv(fees)
+    assert text.splitlines()[0] == ",".join(FEE_COLUMNS)
+    assert [(row["date"], row["amount"], row["fee_id"]) for row in rows(text)] == [
+        ("2026-11-19", "-0.01", "f1"),
+        ("2026-11-20", "0.03", "f2"),
+    ], "oldest first"
+    assert rows(text)[1]["description"] == "'=TAF fee, 10 shares", "no cell is a formula"
 
 
 def rows(text: str) -> list[dict[str, str]]:

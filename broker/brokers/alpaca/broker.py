@@ -10,7 +10,7 @@ from typing import Any
 
 from broker.brokers.alpaca.connection import Connection
 from broker.brokers.alpaca.desk import LISTED, check_whole
-from broker.brokers.alpaca.translation import report_of
+from broker.brokers.alpaca.translation import FEES, fee_of_activity, report_of
 from broker.errors import (
     BrokerError,
     BrokerFailure,
@@ -27,6 +27,7 @@ from broker.errors import (
 )
 from broker.models import (
     FINAL_STATUSES,
+    Fee,
     Fill,
     Order,
     OrderEvent,
@@ -180,12 +181,24 @@ class AlpacaBroker(Connection):
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """See `BaseBroker.get_fills`. Fills that others caused are among them.
 
-        Alpaca charges no commission on US stocks (0 here). Regulatory fees of sales are booked once a
-        day for the account, not by fill, and aren't in it.
+        Alpaca charges no commission on US stocks (0 here). The regulatory fees are booked once a day for
+        the account, not by fill: see `get_fees`. So what an order cost in all can't be told.
         """
         account = self._account_id()
         self._news.read_fills(since, limit)
         return self._journal.fills.recent(account, since, limit)
+
+    def get_fees(self, since: datetime | None = None, limit: int = 500) -> list[Fee]:
+        """See `BaseBroker.get_fees`: SEC, TAF and CAT fees, and what others charge and Alpaca passes on.
+
+        They are booked after the trading day, for all its trades together. Paper accounts pay none
+        (docs.alpaca.markets, "Regulatory Fees" and "Paper Trading").
+        """
+        # They have a day and no time, so the day of `since` is asked for as a whole.
+        start = None if since is None else since.astimezone(UTC) - timedelta(days=2)
+        account, rows = self._account_id(), self._news.activities(FEES, start, limit)
+        first = "" if since is None else since.astimezone(UTC).date().isoformat()
+        return [fee_of_activity(row, account) for row in rows if str(row["date"]) >= first][:limit]
 
     def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
         """See `BaseBroker.subscribe`. After a gap follows what Alpaca shows of that time."""

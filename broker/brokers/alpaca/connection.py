@@ -50,6 +50,7 @@ class Connection(BaseBroker):
         notional=True,
         replace=True,
         fills=True,
+        fees=True,
         stream=True,
         bracket=True,
         extended_hours=True,

@@ -118,19 +118,23 @@ class News:
 
     def read_fills(self, since: datetime | None, most: int = PAGE * PAGES) -> None:
         """Take down the account's fills since a moment, or the newest. Raises what requests raise."""
+        for row in reversed(self.activities("FILL", since, most)):
+            self._records.take_activity(row)
+
+    def activities(self, kinds: str, since: datetime | None, most: int) -> list[dict[str, Any]]:
+        """The account's activities of some kinds since a moment, newest first, by whole pages."""
         rows: list[dict[str, Any]] = []
-        asked: dict[str, Any] = {"direction": "desc", "page_size": PAGE}
+        asked: dict[str, Any] = {"activity_types": kinds, "direction": "desc", "page_size": PAGE}
         if since is not None:
             asked["after"] = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         while len(rows) < most:
-            ask = functools.partial(self._wire.client.get, "/account/activities/FILL", dict(asked))
+            ask = functools.partial(self._wire.client.get, "/account/activities", dict(asked))
             page: Any = self._wire.ask(ask)
             rows += page or []
             if not page or len(page) < PAGE:
                 break
             asked["page_token"] = page[-1]["id"]
-        for row in reversed(rows):
-            self._records.take_activity(row)
+        return rows
 
     def _updated(self, update: Any) -> None:
         self._queue.put(lambda: self._take(update))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from broker.journal import FOREIGN
-from broker.models import Fill, Order, OrderReport, OrderRequest, Position, Status
+from broker.models import Fee, Fill, Order, OrderReport, OrderRequest, Position, Status
 from broker.validation import CLIENT_ORDER_ID
 
 #: Alpaca's order statuses (docs.alpaca.markets, order lifecycle) in our words
@@ -31,6 +31,8 @@ STATUS = {
     "rejected": Status.REJECTED,
     "pending_cancel": Status.PENDING_CANCEL,
 }
+#: the activities that are fees: regulatory ones, those of crypto trades, and what others charge
+FEES = "FEE,CFEE,PTC"
 ORDER_TYPES = frozenset({"market", "limit", "stop", "stop_limit", "trailing_stop"})
 
 
@@ -177,6 +179,23 @@ def fill_of_update(update: Any, order: Order) -> Fill:
         # Alpaca's trades in US stocks are free of commission; regulatory fees are booked once a day.
         commission=0.0,
         account_id=order.account_id,
+    )
+
+
+def fee_of_activity(row: dict[str, Any], account: str) -> Fee:
+    """A fee as the account's activities show it.
+
+    `{"id": "20261120000000000::7b1...", "activity_type": "FEE", "date": "2026-11-20", "net_amount": "-0.03",
+    "description": "TAF fee for proceed of 10 shares (1 trades) on 2026-11-20", "status": "executed"}`
+    """
+    return Fee(
+        id=str(row["id"]).rpartition("::")[2],
+        date=str(row["date"]),
+        amount=0.0 - float(row["net_amount"]),  # not -0.0
+        kind=str(row["activity_type"]),
+        description=str(row.get("description") or ""),
+        symbol=str(row.get("symbol") or ""),
+        account_id=account,
     )
 
 

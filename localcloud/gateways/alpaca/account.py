@@ -123,14 +123,11 @@ async def close_all(session: AccountSession, query: Query) -> list[Json]:
 
 
 async def activities(session: AccountSession, kinds: str, query: Query) -> list[Json]:
-    """GET /v2/account/activities: fills are the only kind that the exchange has."""
-    if kinds and "FILL" not in kinds.upper().split(","):
-        return []
-    fills = (await session.call("executions", account=session.account))["executions"]
-    rows = (await session.call("orders", account=session.account))["orders"]
-    known = {row["perm_id"]: row for row in rows}
-    found = [_fill(session, fill, known[fill["perm_id"]]) for fill in fills]
-    found = [one for one in found if _within(one["transaction_time"], query)]
+    """GET /v2/account/activities: fills, and the fees that were booked by the admin socket."""
+    wanted = set(filter(None, kinds.upper().split(",")))
+    found = await _fills(session) if not wanted or "FILL" in wanted else []
+    found += [dict(fee) for fee in session.fees if not wanted or fee["activity_type"] in wanted]
+    found = sorted((one for one in found if _within(_time_of(one), query)), key=lambda one: str(one["id"]))
     if query.get("direction", "desc") == "desc":
         found.reverse()
     token = query.get("page_token")
@@ -141,6 +138,18 @@ async def activities(session: AccountSession, kinds: str, query: Query) -> list[
     if not size.isdigit() or not 1 <= int(size) <= PAGE_SIZE:
         raise malformed(f"page_size must be between 1 and {PAGE_SIZE}")
     return found[: int(size)]
+
+
+async def _fills(session: AccountSession) -> list[Json]:
+    fills = (await session.call("executions", account=session.account))["executions"]
+    rows = (await session.call("orders", account=session.account))["orders"]
+    known = {row["perm_id"]: row for row in rows}
+    return [_fill(session, fill, known[fill["perm_id"]]) for fill in fills]
+
+
+def _time_of(activity: Json) -> str:
+    """Trades have a time, everything else has a day."""
+    return str(activity.get("transaction_time") or f"{activity['date']}T00:00:00+00:00")
 
 
 async def portfolio_history(session: AccountSession) -> Json:

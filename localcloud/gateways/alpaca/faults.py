@@ -11,6 +11,8 @@ lose_answers  status=504, times=1, methods   the next requests are carried out, 
 late_requests seconds=1, times=1, methods    the next request is answered with 504 at once, and
                                              carried out so much later: what a 504 means
 drop_streams                                 every websocket of the account is closed
+book_fee      date, amount, shares           no fault: a regulatory fee of so many dollars appears in the
+                                             account's activities, for that day (2026-11-20)
 rate_limit    per_minute=200                 another limit than the usual one
 """
 

@@ -15,6 +15,7 @@ from typing import Any
 from localcloud.exchange.link import Link
 from localcloud.exchange.models import Refused
 from localcloud.exchange.users import LoginFailed
+from localcloud.gateways.alpaca import symbols
 from localcloud.gateways.alpaca.errors import timed_out, unauthorized, unavailable, worded
 from localcloud.gateways.alpaca.faults import ActedFaults
 from localcloud.gateways.alpaca.limits import RateLimit
@@ -36,6 +37,8 @@ class AccountSession:
         self.faults = ActedFaults(self.limits)
         self.listeners: list[Listener] = []
         self.perm_ids: dict[str, int] = {}
+        #: activities of type FEE; the exchange charges none, as Alpaca's paper accounts pay none
+        self.fees: list[Json] = []
         self._servers = servers
         self._link: Link | None = None
         self._digest = b""
@@ -87,10 +90,26 @@ class AccountSession:
     def tell(self, event: Json) -> None:
         """Passes an event on to everybody who listens."""
         self.faults.on_event(event)
+        if event["event"] == "gateway" and event["action"] == "book_fee":
+            self._book_fee(event)
         if event["event"] in ("session_taken", "link_lost"):
             self._digest = b""
         for listener in list(self.listeners):
             listener(event)
+
+    def _book_fee(self, event: Json) -> None:
+        day, amount = str(event["date"]), float(event["amount"])
+        number = symbols.made_id("fee", f"{self.account} {len(self.fees)}")
+        self.fees.append(
+            {
+                "id": f"{day.replace('-', '')}000000000::{number}",
+                "activity_type": "FEE",
+                "date": day,
+                "net_amount": f"{-amount:.2f}",
+                "description": f"TAF fee for proceed of {event['shares']} shares (1 trades) on {day}",
+                "status": "executed",
+            }
+        )
 
     async def close(self) -> None:
         """Ends the session at the exchange."""
