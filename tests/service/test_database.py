@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
+import broker.fleet.models  # noqa: F401 - its tables join the metadata
 from broker.journal import Journal
 from broker.models import Fill, OrderReport, Status
 from broker.service import lease

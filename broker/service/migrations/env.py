@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import broker.fleet.models  # noqa: F401 - its tables join the metadata
 from broker.tables import metadata
 
 connection = context.config.attributes["connection"]
