@@ -61,7 +61,7 @@ class Tap:
         self.times: list[float] = []
         self.headers: list[dict[str, str]] = []
         self.rules: list[Rule] = []
-        self.sockets: list[Any] = []
+        self.sockets: list[asyncio.Future[Any]] = []
         self.released = asyncio.Event()
 
     def count(self, method: str, part: str) -> int:
@@ -70,7 +70,9 @@ class Tap:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
             self.headers.append({k.decode().lower(): v.decode() for k, v in scope["headers"]})
-            await self._app(scope, receive, send)
+            serving = asyncio.ensure_future(self._app(scope, receive, send))
+            self.sockets.append(serving)
+            await asyncio.gather(serving, return_exceptions=True)
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -155,6 +157,16 @@ class Portal:
 
     def log_out(self) -> None:
         self.call(self.gateway.session.log_out())
+
+    def drop_websockets(self, price: float) -> None:
+        """Break every websocket, and let AAPL trade at another price before there is a new one."""
+
+        async def drop() -> None:
+            for serving in self.tap.sockets:
+                serving.cancel()
+            self._admin("set_price", symbol="AAPL", price=price)
+
+        self.call(drop())
 
     def session_taken(self) -> None:
         """Another login of the user takes the brokerage session."""

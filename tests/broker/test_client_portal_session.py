@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from ibind.events import SubscriptionUpdated
+from ibind.ws.ws_subscriptions import BindingStatus
 
-from broker.brokers.client_portal import ClientPortalBroker
+from broker.brokers.client_portal import ClientPortalBroker, stream
 from broker.brokers.client_portal.account import position_of
 from broker.brokers.client_portal.market import quote_of, sessions_of
 from broker.errors import (
@@ -313,6 +315,59 @@ def test_a_fill_while_the_session_was_lost_is_reported(ibeam: ClientPortalBroker
     eventually(lambda: ibeam.health().ok, "the login is back")
     assert settled(ibeam, order, Status.FILLED).filled_qty == 5
     assert sum(f.qty for f in ibeam.get_fills()) == 5
+
+
+def test_a_fill_while_the_websocket_was_made_anew_is_not_missed(
+    ibeam: ClientPortalBroker, portal: Portal, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A websocket that broke and was there again by the next look was taken for one that never broke."""
+    monkeypatch.setattr(stream, "LIVE_POLL", 3600.0)
+    found: list[OrderEvent] = []
+    ibeam.subscribe(found.append)
+    order = ibeam.place_order(request(order_type="limit", limit_price=198.0))
+    portal.drop_websockets(price=190.0)
+    eventually(
+        lambda: journal.get(ACCOUNT, order.id).filled_qty == 5, "the journal learns of it without being asked"
+    )
+    eventually(lambda: any(e.kind == EventKind.GAP for e in found), "listeners are told")
+    eventually(lambda: sum(f.qty for f in journal.fills.of_order(order.id)) == 5, "the fill is taken down")
+
+
+def test_a_subscription_that_ibind_made_anew_by_itself_is_a_gap(
+    ibeam: ClientPortalBroker, portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LIVE_POLL", 3600.0)
+    found: list[OrderEvent] = []
+    ibeam.subscribe(found.append)
+    watcher, key = ibeam._running().watcher, stream.ORDERS.binding_key()
+    asked = portal.tap.count("GET", "/account/trades")
+    for before, after in ((BindingStatus.ACTIVE, BindingStatus.DEGRADED),
+                          (BindingStatus.DEGRADED, BindingStatus.ACTIVE)):  # fmt: skip
+        watcher._sink.emit(
+            SubscriptionUpdated(
+                subscription=stream.ORDERS, binding_key=key, status=after, previous_status=before
+            )
+        )
+    eventually(lambda: [e for e in found if e.kind == EventKind.GAP], "listeners are told")
+    eventually(lambda: portal.tap.count("GET", "/account/trades") > asked, "what was missed is read")
+
+
+def test_a_fill_while_ibeam_logged_in_anew_is_not_missed(
+    portal: Portal, journal: Journal, make_portal_broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that was lost and back between two heartbeats shows in tickle's session id alone."""
+    monkeypatch.setattr(stream, "LIVE_POLL", 3600.0)
+    broker = make_portal_broker(portal, heartbeat=3600.0)
+    broker.connect()
+    eventually(lambda: broker.health().details["websocket"], "the websocket is open")
+    order = broker.place_order(request(order_type="limit", limit_price=198.0))
+    portal.log_out()
+    portal.admin("set_price", symbol="AAPL", price=190.0)
+    portal.log_in()
+    broker._running().session.tickle.get()
+    eventually(
+        lambda: journal.get(ACCOUNT, order.id).filled_qty == 5, "the journal learns of it without being asked"
+    )
 
 
 def test_partial_fills_add_up(ibeam: ClientPortalBroker, portal: Portal) -> None:

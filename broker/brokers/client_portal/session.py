@@ -282,11 +282,16 @@ class Session:
         began = time.monotonic()
         answer = dict(self.read(lambda w: w.tickle(), spacing=self._limits.tickle))
         self.round_trip = time.monotonic() - began
+        epoch, before = self.epoch, self.session_id
         self.session_id = str(answer.get("session") or "")
         status = (answer.get("iserver") or {}).get("authStatus") or {}
         if not _ready(status):
             log.info("the brokerage session is gone: %s", _described(status))
-            self.reopen(self.epoch)
+            self.reopen(epoch)
+        elif before and self.session_id != before:
+            # IBeam logged in anew between two of our requests: what happened meanwhile was told to nobody.
+            log.info("the gateway has a new login")
+            self.reopen(epoch)
         return answer
 
     def _set(self, state: str, reason: str = "", doing: str = "") -> None:

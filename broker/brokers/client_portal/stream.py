@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 from ibind import IbkrWsClient
-from ibind.events import Orders, Trades
+from ibind.events import Orders, SubscriptionUpdated, Trades
 from ibind.ibkr_ws.ibkr_subscriptions import OrdersSubscription, TradesSubscription
+from ibind.ws.ws_subscriptions import BindingStatus
 
 from broker.brokers.client_portal.book import OrderBook
 from broker.brokers.client_portal.session import Session
@@ -31,7 +32,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 POLL = 5.0
 #: and while there is one, which may have lost a message
 LIVE_POLL = 10.0
-SUBSCRIPTIONS = (OrdersSubscription(), TradesSubscription(realtime_updates_only=False))
+ORDERS, TRADES = OrdersSubscription(), TradesSubscription(realtime_updates_only=False)
 
 
 class _Client(IbkrWsClient):  # type: ignore[misc]
@@ -49,6 +50,31 @@ class _Client(IbkrWsClient):  # type: ignore[misc]
         return self.session.link.ok
 
 
+class _Sink:
+    """Hears what one client tells, in ibind's own thread and order."""
+
+    def __init__(self, book: OrderBook) -> None:
+        self._book = book
+        #: set while orders are subscribed to: a websocket that is only open tells nothing
+        self.subscribed = threading.Event()
+        #: counts subscriptions to orders: ibind makes a broken connection anew by itself, and what
+        #: happened until it had subscribed again is told by nobody
+        self.subscriptions = 0
+
+    def emit(self, event: Any) -> None:
+        """What ibind's client calls for each message, and for each change of a subscription."""
+        if isinstance(event, Orders):
+            self._book.from_stream(self._book.take_order, event.data.get("args"))
+        elif isinstance(event, Trades):
+            self._book.from_stream(self._book.take_trade, event.data.get("args"))
+        elif isinstance(event, SubscriptionUpdated) and event.binding_key == ORDERS.binding_key():
+            if event.status == BindingStatus.ACTIVE:
+                self.subscriptions += 1
+                self.subscribed.set()
+            else:
+                self.subscribed.clear()
+
+
 class Watcher:
     """A thread that keeps the journal up to date: by websocket, by polling, after each connection."""
 
@@ -56,11 +82,13 @@ class Watcher:
         self._session, self._book, self._ca_file = session, book, ca_file
         self._websocket = websocket
         self._client: _Client | None = None
+        self._sink = _Sink(book)
         self._stopped = threading.Event()
         self._seen_epoch = 0
         self._retry_at, self._pause = 0.0, FIRST_PAUSE
         self._polled_at = 0.0
-        self._was_live = False
+        #: the subscription whose news follow on the last whole look: its client's sink, and its count there
+        self._followed: tuple[_Sink, int] | None = None
         #: set once the first look after a connection is done
         self.caught_up = threading.Event()
 
@@ -68,14 +96,10 @@ class Watcher:
     def live(self) -> bool:
         """True while orders' news comes by itself."""
         client = self._client
-        return client is not None and self._session.link.ok and _subscribed(client)
+        return client is not None and self._session.link.ok and self._subscribed(client)
 
-    def emit(self, event: Any) -> None:
-        """What ibind's client calls for each message."""
-        if isinstance(event, Orders):
-            self._book.from_stream(self._book.take_order, event.data.get("args"))
-        elif isinstance(event, Trades):
-            self._book.from_stream(self._book.take_trade, event.data.get("args"))
+    def _subscribed(self, client: IbkrWsClient) -> bool:
+        return bool(client.is_authenticated()) and self._sink.subscribed.is_set()
 
     def run(self) -> None:
         """Until `stop`."""
@@ -111,11 +135,14 @@ class Watcher:
             if not first:
                 self._book.missed("the brokerage session was opened again")
         self._connect()
-        if self._was_live and not self.live:
-            self._book.missed("the websocket is gone; orders are polled meanwhile")
-        if self.live and not self._was_live:
+        # Whether it is live says too little: between two looks it may have been away.
+        followed = (self._sink, self._sink.subscriptions) if self.live else None
+        if self._followed not in (None, followed):
+            self._followed = None
+            self._book.missed("the websocket was away; orders are read again")
+        if followed != self._followed:
             self._book.reconcile()  # what happened between the last look and the subscription
-        self._was_live = self.live
+            self._followed = followed
         if time.monotonic() - self._polled_at > (LIVE_POLL if self.live else POLL):
             self._polled_at = time.monotonic()
             self._book.poll()
@@ -128,7 +155,7 @@ class Watcher:
             self._client = self._open()
         except Exception as failure:  # ibind raises whatever its parts raise
             log.warning("the websocket can't be opened: %s", type(failure).__name__)
-        if self._client is not None and _subscribed(self._client):
+        if self._client is not None and self._subscribed(self._client):
             self._pause = FIRST_PAUSE
             return
         self._close()
@@ -138,22 +165,22 @@ class Watcher:
     def _open(self) -> _Client:
         if not self._session.session_id:
             self._session.tickle.get()
+        self._sink = sink = _Sink(self._book)
         url = self._session.wire.base_url.rstrip("/").replace("https://", "wss://") + "/ws"
         client = _Client(
             account_id=self._session.account,
             url=url,
             ibkr_client=self._session.wire,
             cacert=self._ca_file,
-            sink=self,
+            sink=sink,
             use_oauth=False,
         )
         client.session = self._session
         self._client = client
         if client.start():
-            for subscription in SUBSCRIPTIONS:
-                handle = client.subscribe(subscription)
-                if isinstance(subscription, OrdersSubscription):
-                    handle.wait(SUBSCRIBED)  # trades are confirmed by the first one, which may never come
+            client.subscribe(ORDERS)
+            client.subscribe(TRADES)
+            sink.subscribed.wait(SUBSCRIBED)  # trades are confirmed by the first one, which may never come
         return client
 
     def _close(self) -> None:
@@ -163,9 +190,3 @@ class Watcher:
                 client.shutdown()
             except Exception as failure:  # ibind raises whatever its parts raise
                 log.info("the websocket didn't close cleanly: %s", type(failure).__name__)
-
-
-def _subscribed(client: IbkrWsClient) -> bool:
-    """True once orders are subscribed to: a websocket that is only open tells nothing."""
-    orders = SUBSCRIPTIONS[0].binding_key()
-    return bool(client.is_authenticated()) and bool(client.is_subscription_active(orders))
