@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from localcloud.exchange.contingent import partners_of, waits_for_entry
+from localcloud.exchange.contingent import partners_of, tradable, waits_for_entry
 from localcloud.exchange.engine import Exchange
 from localcloud.exchange.ledger import LEVERAGE, Account
 from localcloud.exchange.market import is_on_tick
@@ -114,8 +114,8 @@ class Acceptance:
         )
 
     def _needed(self, account: Account, order: Order) -> float:
-        price = self.reference_price(order)
-        return max(0.0, account.change_of_margin(order.conid, order.sign * order.remaining, price))
+        price, shares = self.reference_price(order), tradable(self.exchange, order)
+        return max(0.0, account.change_of_margin(order.conid, order.sign * shares, price))
 
     def _held(self, account: Account, order: Order | None) -> float:
         return sum(self._needed(account, other) for other in self._others(order, account.id))

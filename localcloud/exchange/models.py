@@ -44,7 +44,8 @@ class Order:
     `routed`: it has been in an open market. `notional`: an amount of money, which becomes a quantity when it
     first trades. `trail_amount` or `trail_percent`: how far a TRAIL order's stop follows `high_water`, the
     best price since it was routed. `parent`: the order that must be filled before this one is sent. `group`:
-    orders of which one fills and the others end. `replaces` and `replaced_by` are permanent ids.
+    orders of which one fills and the others end, or are reduced (`group_type`: TWS's ocaType). `replaces`
+    and `replaced_by` are permanent ids.
     """
 
     perm_id: int
@@ -78,6 +79,7 @@ class Order:
     high_water: float | None = None
     parent: int | None = None
     group: str = ""
+    group_type: int = 3
     replaces: int | None = None
     replaced_by: int | None = None
 

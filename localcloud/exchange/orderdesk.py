@@ -12,7 +12,15 @@ import secrets
 from typing import Any
 
 from localcloud.exchange.acceptance import Acceptance
-from localcloud.exchange.contingent import depending_on, legs_of, partners_of, waits_for_entry
+from localcloud.exchange.contingent import (
+    CANCEL_WITH_BLOCK,
+    depending_on,
+    legs_left,
+    legs_of,
+    partners_of,
+    tradable,
+    waits_for_entry,
+)
 from localcloud.exchange.engine import Exchange
 from localcloud.exchange.market import Quote
 from localcloud.exchange.matching import Fill, is_triggered, match, trailed
@@ -69,6 +77,9 @@ class OrderDesk:
         trail_percent: float | None = None,
         legs: list[dict[str, Any]] | None = None,
         one_cancels_other: bool = False,
+        parent: int | None = None,
+        group: str = "",
+        group_type: int = 3,
         unique_reference: bool = False,
         keep_refused: bool = True,
     ) -> Order:
@@ -78,7 +89,8 @@ class OrderDesk:
         An order that comes back Inactive was refused by the exchange: `reason_code` is buying_power,
         short_sale, quantity_held, permission or rejected; without `keep_refused` all but the last are
         Refused, too. `notional` (USD) takes the place of a quantity. `legs` are sent when the order has
-        filled, or with it when `one_cancels_other`.
+        filled, or with it when `one_cancels_other`. `parent` attaches the order as a leg to a working one;
+        `group`: see `Order`. The stop price of a TRAIL order is where its stop begins.
         """
         now = self.exchange.clock.now()
         order = Order(
@@ -99,7 +111,12 @@ class OrderDesk:
             notional=notional,
             trail_amount=trail_amount,
             trail_percent=trail_percent,
+            parent=parent,
+            group=group or ("" if parent is None else str(parent)),
+            group_type=group_type,
         )
+        if parent is not None and self._working(parent).account != account:
+            raise Refused("unknown_order", f"order {parent} is another account's")
         if notional is not None:
             self.exchange.instrument(conid)
             order.quantity = shares_for(notional, self.acceptance.reference_price(order))
@@ -107,9 +124,11 @@ class OrderDesk:
         if unique_reference:
             self.acceptance.check_reference(order)
         attached = self._legs(order, legs or [], one_cancels_other=one_cancels_other)
-        self._refuse_if_unaffordable(order, keep=keep_refused)
+        if parent is None:  # a leg only closes what its entry opens
+            self._refuse_if_unaffordable(order, keep=keep_refused)
         self._next_perm_id += 1 + len(attached)
         for kept in [order, *attached]:
+            _begin_trail(kept)
             kept.status, kept.reason_code, kept.reason = order.status, order.reason_code, order.reason
             self.exchange.keep_order(kept)
         self.exchange.book.commit()
@@ -149,6 +168,8 @@ class OrderDesk:
         order_type: str | None = None,
         tif: str | None = None,
         client: dict[str, Any] | None = None,
+        trail_amount: float | None = None,
+        trail_percent: float | None = None,
     ) -> Order:
         """Changes a working order.
 
@@ -162,12 +183,16 @@ class OrderDesk:
             "order_type": order_type,
             "tif": tif,
             "client": client,
+            "trail_amount": trail_amount,
+            "trail_percent": trail_percent,
         }
         changed = Order(**{**order.__dict__, **{k: v for k, v in changes.items() if v is not None}})
+        if trail_amount is not None or trail_percent is not None:
+            changed.trail_amount, changed.trail_percent = trail_amount, trail_percent
         self.acceptance.check(changed)
         if changed.quantity <= changed.filled:
             raise Refused("invalid", f"{changed.filled:g} traded: the quantity can't become {quantity:g}")
-        code, reason = self.acceptance.refusal(changed)
+        code, reason = self.acceptance.refusal(changed) if order.parent is None else ("", "")
         if code:
             raise Refused("buying_power", reason)
         order.__dict__.update(changed.__dict__)
@@ -248,7 +273,8 @@ class OrderDesk:
 
     def _legs(self, entry: Order, wanted: list[dict[str, Any]], *, one_cancels_other: bool) -> list[Order]:
         """The orders that go with an entry; of an OCO pair the entry itself is one."""
-        entry.group = str(entry.perm_id) if one_cancels_other else ""
+        if one_cancels_other:
+            entry.group = str(entry.perm_id)
         copied = ("account", "conid", "quantity", "tif", "created", "expires")
         shared = {name: getattr(entry, name) for name in copied}
         legs = [
@@ -261,6 +287,7 @@ class OrderDesk:
             for number, leg in enumerate(wanted, 1)
         ]
         for leg in legs:
+            leg.expires = self.exchange.hours.close_of(leg.created) if leg.tif == "DAY" else None
             self.acceptance.check(leg)
         return legs
 
@@ -281,7 +308,7 @@ class OrderDesk:
             order.status = SUBMITTED
             self.exchange.keep_order(order)
             self.publish_status(order)
-        largest = self.exchange.faults.largest_fill or None
+        largest = self._largest_fill(order)
         resting = resting and order.order_type != "MKT"
         if order.notional is not None and not order.filled:
             order.quantity = shares_for(order.notional, quote.ask if order.side == "BUY" else quote.bid)
@@ -292,6 +319,12 @@ class OrderDesk:
             self._end(order, CANCELLED, reason="what could not trade at once was cancelled")
         if fill is not None and not (quote.bid_size and quote.ask_size):
             self.exchange.market.refill(order.conid)
+
+    def _largest_fill(self, order: Order) -> float | None:
+        """What bounds a fill besides the market: a fault, or how much of its entry a leg may close."""
+        bounds = [tradable(self.exchange, order)] if order.parent is not None else []
+        forced = self.exchange.faults.largest_fill
+        return min([*bounds, forced] if forced else bounds, default=None)
 
     def _route(self, order: Order, quote: Quote) -> None:
         """An order's arrival in the open market, and how its trail follows."""
@@ -304,6 +337,8 @@ class OrderDesk:
             if moved != (order.high_water, order.stop_price):
                 order.high_water, order.stop_price = moved
                 self.exchange.keep_order(order)
+                row = self.exchange.order_row(order)
+                self.exchange.publish(order.account, "order_trailed", order=row)
 
     def _trade(self, order: Order, fill: Fill) -> None:
         exchange, account = self.exchange, self.exchange.account(order.account)
@@ -345,15 +380,21 @@ class OrderDesk:
 
     def _settle_group(self, order: Order, fill: Fill) -> None:
         """What a fill does to orders that depend on it."""
-        if order.status == FILLED:
-            for other in depending_on(self.exchange, order):
-                self._end(other, CANCELLED, reason="another order of its group filled", code="group")
-            for leg in legs_of(self.exchange, order):
-                self.activate(leg)
-            return
+        ends_group = order.status == FILLED or order.group_type == CANCEL_WITH_BLOCK
         for partner in partners_of(self.exchange, order):
-            partner.quantity = round(partner.quantity - fill.quantity, 9)
-            self.exchange.keep_order(partner)
+            left = round(partner.quantity - fill.quantity, 9)
+            if ends_group or left <= partner.filled:
+                self._end(partner, CANCELLED, reason="another order of its group filled", code="group")
+            else:
+                self._resize(partner, left)
+        for leg in legs_of(self.exchange, order):
+            if not waits_for_entry(self.exchange, leg):
+                self.activate(leg)
+
+    def _resize(self, order: Order, quantity: float) -> None:
+        order.quantity = quantity
+        self.exchange.keep_order(order)
+        self.publish_status(order)
 
     def _execution(self, order: Order, fill: Fill, commission: float, realized: float | None) -> Execution:
         self._execution_count += 1
@@ -383,7 +424,17 @@ class OrderDesk:
         self.exchange.keep_order(order)
         self.exchange.book.commit()
         self.publish_status(order)
+        for leg in legs_left(self.exchange, order):
+            left = round(leg.quantity - order.remaining, 9)
+            if left > leg.filled:
+                self._resize(leg, left)
+            else:
+                self._end(leg, FILLED if leg.filled else CANCELLED, reason="its entry ended", code="group")
+        # Who ends a whole group sees to each of it; the one that filled in part isn't to end with it.
+        whole_group = code == "group"
         for other in depending_on(self.exchange, order):
+            if whole_group and other.parent != order.perm_id:
+                continue
             self._end(
                 other, status, reason=reason or "an order that it depends on ended", code=code or "group"
             )
@@ -391,3 +442,13 @@ class OrderDesk:
     def publish_status(self, order: Order) -> None:
         """Tells subscribers how an order stands."""
         self.exchange.publish(order.account, "order_status", order=self.exchange.order_row(order))
+
+
+def _begin_trail(order: Order) -> None:
+    """Where a trail begins that was given its first stop price: as if that followed from a price."""
+    if order.order_type != "TRAIL" or order.stop_price is None or order.high_water is not None:
+        return
+    if order.trail_amount is not None:
+        order.high_water = order.stop_price - order.sign * order.trail_amount
+    else:
+        order.high_water = order.stop_price / (1 + order.sign * (order.trail_percent or 0.0) / 100)

@@ -88,6 +88,79 @@ def test_legs_end_with_an_entry_that_never_filled(engine: Exchange, desk: OrderD
     assert {leg.status for leg in others(engine, entry)} == {"Cancelled"}
 
 
+def test_a_leg_closes_what_its_entry_has_filled_and_no_more(engine: Exchange, desk: OrderDesk) -> None:
+    engine.faults.largest_fill = 30.0
+    entry = place(desk, order_type="LMT", limit_price=101.0, legs=LEGS)
+    profit, stop = others(engine, entry)
+    assert entry.filled == 30
+    engine.market.set_price(AAPL, 112.0)  # beyond the entry's limit: it stays at 30
+    engine.faults.largest_fill = 0.0
+    for _ in range(3):
+        desk.step()
+    assert (profit.filled, profit.status, stop.quantity) == (30.0, "Submitted", 70.0)
+    assert engine.account("DU1").open_positions() == []
+
+
+def test_legs_of_an_entry_cancelled_in_part_stay_for_that_part(engine: Exchange, desk: OrderDesk) -> None:
+    engine.faults.largest_fill = 30.0
+    entry = place(desk, order_type="LMT", limit_price=101.0, legs=LEGS)
+    profit, stop = others(engine, entry)
+    engine.faults.hold_orders = True
+    desk.cancel(entry.perm_id)
+    assert [(leg.status in WORKING, leg.quantity) for leg in (profit, stop)] == [(True, 30.0)] * 2
+    engine.faults.hold_orders, engine.faults.largest_fill = False, 0.0
+    engine.market.set_price(AAPL, 94.0)
+    desk.step()
+    assert (stop.status, profit.status) == ("Filled", "Cancelled")
+    assert engine.account("DU1").open_positions() == []
+
+
+def test_an_alpaca_leg_waits_for_all_of_its_entry(engine: Exchange, desk: OrderDesk) -> None:
+    engine.account("DU1").kind = "alpaca"
+    engine.faults.largest_fill = 30.0
+    entry = place(desk, order_type="LMT", limit_price=101.0, legs=LEGS)
+    engine.market.set_price(AAPL, 112.0)
+    desk.step()
+    assert (entry.filled, [leg.filled for leg in others(engine, entry)]) == (30.0, [0.0, 0.0])
+
+
+def test_a_leg_can_be_attached_to_a_working_order(engine: Exchange, desk: OrderDesk) -> None:
+    entry = place(desk, order_type="LMT", limit_price=90.0)
+    leg = place(desk, "SELL", order_type="LMT", limit_price=110.0, parent=entry.perm_id)
+    assert (leg.parent, leg.group, leg.filled) == (entry.perm_id, str(entry.perm_id), 0.0)
+    desk.cancel(entry.perm_id)
+    assert leg.status == "Cancelled"
+    with pytest.raises(Refused) as refused:
+        place(desk, "SELL", order_type="LMT", limit_price=110.0, parent=entry.perm_id)
+    assert refused.value.code == "not_working"
+
+
+@pytest.mark.parametrize(("kind", "left"), [(1, 0.0), (2, 70.0), (3, 70.0)])
+def test_a_fill_ends_or_reduces_the_rest_of_its_group(
+    engine: Exchange, desk: OrderDesk, kind: int, left: float
+) -> None:
+    place(desk)
+    limit, stop = (
+        place(desk, "SELL", group="mine", group_type=kind, **prices) for prices in ({**LEGS[0]}, {**LEGS[1]})
+    )
+    engine.faults.largest_fill = 30.0
+    engine.market.set_price(AAPL, 111.0)
+    desk.step()
+    assert limit.filled == 30.0, "what filled in part goes on"
+    assert limit.status in WORKING
+    assert stop.remaining * (stop.status in WORKING) == left
+
+
+def test_a_trail_begins_at_its_first_stop_price(engine: Exchange, desk: OrderDesk) -> None:
+    place(desk)
+    trail = place(desk, "SELL", order_type="TRAIL", trail_amount=5.0, stop_price=97.0)
+    desk.step()
+    assert trail.stop_price == 97.0, "as if the best price had been 102"
+    engine.market.set_price(AAPL, 104.0)
+    desk.step()
+    assert trail.stop_price == pytest.approx(99.0, abs=0.02)
+
+
 def test_legs_follow_the_order_that_replaces_their_entry(engine: Exchange, desk: OrderDesk) -> None:
     entry = place(desk, order_type="LMT", limit_price=90.0, legs=LEGS)
     new = desk.replace(entry.perm_id, limit_price=101.0)
