@@ -7,6 +7,7 @@ API has answers 404 here.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import uuid
@@ -20,6 +21,7 @@ from localcloud.apis.rate_limit import RateLimit
 from localcloud.cloud import Cloud, CloudError
 from localcloud.digitalocean import DigitalOcean, Json, account_token, catalog
 from localcloud.digitalocean.checks import DROPLET_LIMIT, check_forms, not_found, unprocessable
+from localcloud.digitalocean.faults import take_fault, words_of
 from localcloud.digitalocean.parts import IMAGES, settings
 
 PER_PAGE, PER_PAGE_MOST = 20, 200
@@ -44,12 +46,24 @@ class Api:
             self._authenticate(request)
             allowance = settings(self.cloud).get("rate_limits") or {}
             headers |= self.limits.take(allowance.get("hour"), allowance.get("minute"))
-            response = await handler(self, request)
+            response = await self._with_faults(request, handler)
         except CloudError as error:
             response = _refusal(error, request_id)
             headers |= getattr(error, "headers", {})
         response.headers.update(headers)
         return response
+
+    async def _with_faults(self, request: Request, handler: Handler) -> Response:
+        path = "/v2" + request.url.path.rpartition("/v2")[2]
+        fault = take_fault(self.cloud, f"{request.method} {path}")
+        if fault is None:
+            return await handler(self, request)
+        response = await handler(self, request) if fault.get("after") else None
+        await asyncio.sleep(float(fault.get("seconds", 0)))
+        if fault.get("status"):
+            reason, message = words_of(fault)
+            raise CloudError(int(fault["status"]), message, reason)
+        return response or await handler(self, request)
 
     def _authenticate(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from localcloud.cloud import Cloud
+from localcloud.cloud import Cloud, CloudError
 from localcloud.digitalocean import catalog
 from localcloud.digitalocean.checks import not_found, pending
+from localcloud.digitalocean.faults import take_fault
 from localcloud.digitalocean.parts import DROPLET, Json, action_notes, next_id
 
 _log = logging.getLogger("localcloud.digitalocean")
@@ -24,6 +25,10 @@ _THIS_PROCESS = uuid.uuid4().hex
 def timestamp(seconds: float) -> str:
     """`1795255999.5` -> `"2026-11-21T10:13:19Z"`"""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def _break_down() -> None:
+    raise CloudError(500, "this action was told to fail")
 
 
 class Actions:
@@ -56,7 +61,8 @@ class Actions:
             **details,
         }
         self._keep(record)
-        self._run(record, work)
+        fault = take_fault(self._cloud, f"action {kind}")
+        self._run(record, work if fault is None else _break_down)
         return self.document(record)
 
     def take_up(self, work_of: Callable[[Json], Callable[[], Awaitable[None]]]) -> None:
