@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
+from pathlib import Path
 
 from broker.errors import ConfigurationError
 from broker.service import logs
 
-#: exit codes: 2 settings are wrong, 3 the database is away
-EXIT_SETTINGS, EXIT_DATABASE = 2, 3
+#: exit codes: 2 settings are wrong, 3 the database is away or the service couldn't start (uvicorn's own)
+EXIT_SETTINGS, EXIT_DATABASE, EXIT_STARTUP = 2, 3, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,24 +41,41 @@ def _serve() -> int:
 
     from broker.service.app import create_app
 
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        """Ends streams first: they would last as long as a shutdown may take, and then be cut off."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for connection in getattr(app.state, "connections", {}).values():
+                connection.end_streams()
+            await super().shutdown(sockets)
+
     # uvicorn raises the signal again once it has ended in good order, and without a handler that is
     # a death by signal; before it has begun, there is nothing to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     service = settings.service
-    uvicorn.run(
-        create_app(settings),
-        host=service.host,
-        port=service.port,
-        uds=service.unix_socket,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Cloud Run ends an instance 10 s after SIGTERM: requests get 4 of them, the hand-over the rest.
-        timeout_graceful_shutdown=4,
-        # The platform's front end names the client; nothing here trusts the header for a decision.
-        proxy_headers=False,
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=service.host,
+            port=service.port,
+            uds=service.unix_socket,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # Cloud Run ends an instance 10 s after SIGTERM: requests get 4 of them, the hand-over the rest.
+            timeout_graceful_shutdown=4,
+            # The platform's front end names the client; nothing here trusts the header for a decision.
+            proxy_headers=False,
+        )
     )
-    return 0
+    try:
+        server.run()
+    finally:
+        if service.unix_socket:
+            Path(service.unix_socket).unlink(missing_ok=True)
+    return 0 if server.started else EXIT_STARTUP
 
 
 def _migrate(revision: str, wait: float) -> int:

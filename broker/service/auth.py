@@ -49,6 +49,8 @@ class Principal:
 
     user: str
     roles: frozenset[str]
+    #: seconds since the epoch: when the token isn't accepted any more
+    until: float
 
 
 class KeySet:
@@ -132,7 +134,7 @@ class Authenticator:
             raise Unauthorized("the token has expired") from None
         except (jwt.PyJWTError, ValueError, TypeError) as wrong:
             raise Unauthorized(f"the token doesn't hold: {wrong}") from None
-        return Principal(_subject(claims), _roles(claims))
+        return Principal(_subject(claims), _roles(claims), float(claims["exp"]) + LEEWAY)
 
 
 def require(*roles: str) -> Callable[[Request], Coroutine[Any, Any, Principal]]:

@@ -75,10 +75,14 @@ class Connection:
             self._beginning = asyncio.create_task(self._begin())
             await asyncio.wait({self._beginning}, timeout=1.0)
 
-    async def stop(self) -> None:
-        """Let running orders finish, disconnect, hand over."""
+    def end_streams(self) -> None:
+        """End the streams of order events, for good: their clients find another instance."""
         if self._events is not None:
             self._events.close()
+
+    async def stop(self) -> None:
+        """Let running orders finish, disconnect, hand over."""
+        self.end_streams()
         if self._lease is not None:
             await self._lease.stop()
         elif self._broker is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -37,22 +39,27 @@ class EventLog:
         self._closed = True
         self._wake()
 
-    async def follow(self, last_id: str, heartbeat: float) -> AsyncIterator[tuple[str, OrderEvent] | None]:
-        """Events after an id (from now on if it is empty); None after `heartbeat` seconds of silence."""
+    async def follow(
+        self, last_id: str, heartbeat: float, until: float = math.inf
+    ) -> AsyncIterator[tuple[str, OrderEvent] | None]:
+        """Events after an id (from now on if it is empty); None after `heartbeat` seconds of silence.
+
+        It ends at `until`, seconds since the epoch.
+        """
         position, lost = self._position(last_id)
         if lost:
             yield self._id(position), gap("events may have been missed: read orders and fills again")
         woken = asyncio.Event()
         self._waiting[woken] = asyncio.get_running_loop()
         try:
-            while not self._closed:
+            while not self._closed and (left := until - time.time()) > 0:
                 woken.clear()
                 news, position = self._after(position)
                 for number, event in news:
                     yield self._id(number), event
                 if not news:
                     try:
-                        await asyncio.wait_for(woken.wait(), heartbeat)
+                        await asyncio.wait_for(woken.wait(), min(heartbeat, left))
                     except TimeoutError:
                         yield None
         finally:

@@ -6,6 +6,8 @@
 
 A client that reconnects sends the last id it saw (`Last-Event-ID`) and gets what it missed. If that
 isn't kept any more, or was another process's, it gets a `gap` first: it reads orders and fills again.
+
+A stream ends with the token that opened it, and when this instance ends or hands its connection over.
 """
 
 from __future__ import annotations
@@ -49,17 +51,20 @@ async def get_events(
     last_event_id: Annotated[str, Header(max_length=64)] = "",
     after: Annotated[str, Query(max_length=64, description="As Last-Event-ID, for a first connection")] = "",
 ) -> StreamingResponse:
-    """Order events as they happen. Reconnect with `Last-Event-ID`: what was missed comes first."""
+    """Order events as they happen, until the token expires.
+
+    Reconnect with `Last-Event-ID`: what was missed comes first.
+    """
     log = via.events()
-    stream = _written(log, last_event_id or after)
+    stream = _written(log, last_event_id or after, who.until)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _written(log: EventLog, last_id: str) -> AsyncIterator[str]:
+async def _written(log: EventLog, last_id: str, until: float) -> AsyncIterator[str]:
     # At once, so that a client knows that it is connected; `retry` is in milliseconds.
     yield "retry: 2000\n\n"
-    async for item in log.follow(last_id, HEARTBEAT):
+    async for item in log.follow(last_id, HEARTBEAT, until):
         yield ": nothing new\n\n" if item is None else _text(*item)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 from broker.brokers.simulated import SimulatedBroker
+from broker.service.auth import LEEWAY
 from broker.service.eventlog import EventLog
+from tests.service.conftest import Issuer
 from tests.service.test_trading import BASE, order
 
 
@@ -191,6 +194,17 @@ async def test_the_stream_is_server_sent_events(app: FastAPI, trader: httpx.Asyn
     assert fields["event"] == "fill"
     assert "-" in fields["id"]
     assert json.loads(fields["data"])["fill"]["qty"] == 5
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(
+    client_for: Callable[..., httpx.AsyncClient], issuer: Issuer
+) -> None:
+    """Guards against somebody who lost a role, or left, and listens on for as long as a connection lasts."""
+    token = issuer.token("user", exp=int(time.time() - LEEWAY) + 5)
+    async with client_for(token=token) as client, asyncio.timeout(20):
+        answer = await client.get(f"{BASE}/events")  # returns at the stream's end
+        assert (answer.status_code, answer.text[:5]) == (200, "retry")
+        assert (await client.get(f"{BASE}/events")).status_code == 401, "and it isn't opened again"
 
 
 async def test_streams_end_with_the_connection(app: FastAPI) -> None:
