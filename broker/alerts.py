@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.base import BaseBroker
@@ -35,6 +36,8 @@ QUEUED_AT_MOST = 100
 LONGEST_TEXT = 1000
 _SECRET_NAME = re.compile(r"pass|secret|token|key|credential|authorization|url", re.IGNORECASE)
 _IN_URL = re.compile(r"(\w+://[^\s/:@]*:)[^\s@]+@")
+#: seconds that IB Gateway's nightly restart takes at most (60-90 by itself, more on a small machine)
+RESTARTS_WITHIN = 180.0
 #: shorter ones would blank ordinary words
 _SHORTEST_SECRET = 6
 
@@ -136,10 +139,19 @@ class Alerts:
         self.notify(Kind.OUTCOME_UNKNOWN, text, order=order.id, account=order.account_id)
 
     def health(self, health: Health) -> None:
-        """A broker's health: alerts once when a person has to confirm the login."""
+        """A broker's health: alerts when a person has to confirm the login, or may have to for a while.
+
+        IB Gateway doesn't say what it waits for, and its restart every night looks the same.
+        """
+        if not health.second_factor:
+            return
         if health.state == "second_factor":
             text = health.reason or "confirm the login on the phone"
-            self.notify(Kind.SECOND_FACTOR, text, since=health.since)
+        elif _seconds_since(health.since) > RESTARTS_WITHIN:
+            text = f"look at the phone: a live login may wait to be confirmed. {health.reason}"
+        else:
+            return
+        self.notify(Kind.SECOND_FACTOR, text, since=health.since)
 
     def refused(self, error: BrokerError, request: OrderRequest, account_id: str) -> None:
         """For `Guard(refused=...)`: alerts of a limit that was hit, once per limit and symbol."""
@@ -236,6 +248,10 @@ def _send(name: str, channel: Any, alert: _Alert) -> None:
         return
     if not sent:
         log.error("alert channel %s failed", name)
+
+
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _plain(name: str, value: object) -> str:

@@ -306,8 +306,8 @@ class Health:
     """The link to the broker as last proved, not merely a living process."""
 
     ok: bool
-    #: connected, connecting, disconnected, link_lost, client_id_in_use, not_logged_in, second_factor,
-    #: stand_by, not_configured
+    #: connected, connecting, disconnected, no_api, link_lost, client_id_in_use, not_logged_in,
+    #: second_factor, competing, wrong_account, stand_by, not_configured
     state: str
     since: str
     reason: str = ""
@@ -317,7 +317,8 @@ class Health:
     round_trip_ms: float | None = None
     #: when the broker's servers are next restarted, where they are at fixed times
     next_reset: str | None = None
-    #: a person may have to confirm the login
+    #: a person may have to confirm the login: certain in the state `second_factor`, else what a live
+    #: login that isn't there may well wait for
     second_factor: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ class State:
     DISCONNECTED: Final = "disconnected"
     CONNECTING: Final = "connecting"
     CONNECTED: Final = "connected"
+    NO_API: Final = "no_api"  # TWS: the address takes connections, and nothing speaks the protocol
     LINK_LOST: Final = "link_lost"  # the gateway answers, IBKR doesn't (1100; 503)
     CLIENT_ID_IN_USE: Final = "client_id_in_use"  # TWS: 326
     NOT_LOGGED_IN: Final = "not_logged_in"  # a handshake without accounts; 401

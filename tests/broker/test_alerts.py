@@ -6,11 +6,12 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from broker.alerts import Alerts, AlertWatch, Kind, alert_urls
+from broker.alerts import RESTARTS_WITHIN, Alerts, AlertWatch, Kind, alert_urls
 from broker.brokers.simulated import SimulatedBroker
 from broker.errors import Halted, LimitExceeded, LiveLocked
 from broker.factory import BrokerSettings, build_broker
@@ -181,8 +182,8 @@ def test_order_events_refusals_and_a_waiting_login_are_alerts(receiver: Receiver
     alerts.refused(LimitExceeded("max_order_qty", 6, 1), request(), "DU1")
     alerts.refused(LiveLocked("locked: run `make verify`"), request(), "DU1")
     alerts.refused(Halted(None, "ada", "odd fills"), request(), "DU1")
-    alerts.health(Health(False, "second_factor", "then", "confirm on the phone"))
-    alerts.health(Health(False, "second_factor", "then", "confirm on the phone"))
+    alerts.health(Health(False, "second_factor", "then", "confirm on the phone", second_factor=True))
+    alerts.health(Health(False, "second_factor", "then", "confirm on the phone", second_factor=True))
     alerts.health(Health(True, "connected", "then"))
     alerts.wait()
     assert [r["title"] for r in receiver.received] == [
@@ -192,6 +193,28 @@ def test_order_events_refusals_and_a_waiting_login_are_alerts(receiver: Receiver
         "A limit refused an order",
         "The broker's login waits for the second factor",
     ]
+
+
+def test_a_live_login_that_is_away_for_longer_than_a_restart_may_wait_for_its_second_factor(
+    receiver: Receiver,
+) -> None:
+    """IB Gateway says nothing of it, and a nightly restart isn't worth waking anybody for."""
+    alerts = Alerts([receiver.url])
+
+    def away(seconds: float, second_factor: bool) -> Health:
+        since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+        return Health(False, "no_api", since, "no API answers", second_factor=second_factor)
+
+    alerts.health(away(60, True))
+    alerts.health(away(100_000, False))
+    alerts.wait()
+    assert receiver.received == []
+    alerts.health(away(RESTARTS_WITHIN + 1, True))
+    alerts.wait()
+    [found] = receiver.received
+    assert found["title"] == "The broker's login waits for the second factor"
+    assert "may wait" in found["message"]
+    assert "no API answers" in found["message"]
 
 
 def test_an_order_that_is_never_answered_is_told_of_once_by_the_journal(receiver: Receiver) -> None:
@@ -226,7 +249,8 @@ def test_a_watch_sees_a_login_that_waits_and_survives_a_broker_that_fails(
 ) -> None:
     broker = SimulatedBroker()
     broker.connect()
-    answers: list[Health | Exception] = [RuntimeError("odd"), Health(False, "second_factor", "then", "phone")]
+    waits = Health(False, "second_factor", "then", "phone", second_factor=True)
+    answers: list[Health | Exception] = [RuntimeError("odd"), waits]
     asked = threading.Event()
 
     def health() -> Health:

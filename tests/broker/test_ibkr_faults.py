@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -292,6 +293,27 @@ def test_a_handshake_without_accounts_means_not_logged_in(make_broker: Callable[
         with pytest.raises(NotAuthenticated, match="isn't logged in"):
             broker.connect()
         assert broker.health().state == "not_logged_in"
+
+
+@pytest.mark.parametrize("mode", ["live", "paper", ""])
+def test_a_second_factor_is_suspected_of_live_logins_that_are_not_there_only(
+    make_broker: Callable[..., IBKRBroker], mode: str
+) -> None:
+    """A gateway that waits for a person looks, behind socat, as one that restarts; paper needs none."""
+
+    def suspected(**options: Any) -> tuple[str, bool]:
+        broker = make_broker(trading_mode=mode, timeout=0.5, **options)
+        with pytest.raises(NotConnected):
+            broker.connect()
+        health = broker.health()
+        return health.state, health.second_factor
+
+    version = b"176\x0020261121 10:00:00 UTC\x00"
+    with listening(len(version).to_bytes(4, "big") + version) as port:
+        assert suspected(port=port) == ("not_logged_in", mode != "paper")
+    with listening(None) as port:
+        assert suspected(port=port) == ("no_api", mode != "paper")
+    assert suspected(port=free_port()) == ("disconnected", False), "nothing is there that could wait"
 
 
 def test_a_frozen_gateway_process_gets_a_deadline_not_an_endless_wait(

@@ -25,6 +25,7 @@ from broker.journal import Journal
 from broker.market.hours import Session as MarketSession
 from broker.models import Health, iso
 from broker.placement import Guard, NothingKnown
+from broker.risk.modes import Declared
 
 T = TypeVar("T")
 
@@ -171,8 +172,10 @@ class Connection(BaseBroker):
         since = link.since.isoformat()
         shown = Health(link.ok, link.state, since, link.reason, link.doing, details=details)
         shown.next_reset = iso(next_reset(datetime.now(UTC)))
-        # TWS doesn't tell a login that waits for its second factor from one that wasn't begun.
-        shown.second_factor = link.state == State.NOT_LOGGED_IN
+        # A gateway that waits for its second factor says nothing of it: behind a forwarder (socat) it
+        # looks as one that restarts, or isn't there. Only live logins need one.
+        may_be_live = Declared("ibkr", self._trading_mode, port=self._port).settings_mode == "live"
+        shown.second_factor = may_be_live and link.state in (State.NOT_LOGGED_IN, State.NO_API)
         return shown
 
     # How calls reach the loop

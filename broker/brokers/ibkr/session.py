@@ -194,11 +194,11 @@ class Session:
             return SessionFailed(State.CLIENT_ID_IN_USE, said)
         told = f" ({'; '.join(self._said)})" if self._said else ""
         if self.handshake_done:
-            said = f"the gateway at {address} isn't logged in, or waits for the second factor"
+            said = f"the gateway at {address} isn't logged in"
             return SessionFailed(State.NOT_LOGGED_IN, said + told)
         if accepted:
             said = f"{address} takes connections but no API answers: the gateway isn't running or logged in"
-            return SessionFailed(State.DISCONNECTED, said + told)
+            return SessionFailed(State.NO_API, said + told)
         if isinstance(failure, ConnectionRefusedError):
             return SessionFailed(State.DISCONNECTED, f"{address} refuses connections")
         if isinstance(failure, TimeoutError):
