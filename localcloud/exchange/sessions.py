@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
-from localcloud.exchange.contingent import legs_of, partners_of
 from localcloud.exchange.engine import Exchange
 from localcloud.exchange.models import WORKING, Order, Refused
 from localcloud.exchange.orderdesk import OrderDesk
@@ -220,9 +219,15 @@ class Session:
         were placed with it.
         """
         placed = self.desk.place(**order)
-        legs = legs_of(self.exchange, placed) or partners_of(self.exchange, placed)
-        rows = [self.exchange.order_row(leg) for leg in legs]
-        return {**self._then_activate(placed), "legs": rows}
+        wanted: list[Any] = order.get("legs") or []
+        legs = [self.exchange.orders[placed.perm_id + number] for number in range(1, len(wanted) + 1)]
+        answer = {
+            **self._then_activate(placed),
+            "legs": [self.exchange.order_row(leg) for leg in legs],
+        }
+        for leg in legs:
+            asyncio.get_running_loop().call_soon(self.desk.publish_status, leg)
+        return answer
 
     def preview_order(self, **order: Any) -> dict[str, Any]:
         """What an order would cost (see `OrderDesk.preview`)."""

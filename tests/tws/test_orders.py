@@ -121,7 +121,8 @@ async def test_an_order_beyond_buying_power_is_rejected_with_the_reason(world: W
         ({"eTradeOnly": True}, 10268),
         ({"firmQuoteOnly": True}, 10269),
         ({"account": "DU9"}, 321),
-        ({"transmit": False}, 321),
+        ({"parentId": 77}, 135),
+        ({"transmit": False, "lmtPrice": 90.005}, 110),
     ],
 )
 async def test_a_faulty_order_is_answered_with_its_code(

@@ -160,7 +160,7 @@ class Brokerage:
                 self.listener.on_connection(False, False)
                 self._lost.set()
             return
-        if name == "order_status":
+        if name in ("order_status", "order_trailed"):
             self.orders[event["order"]["perm_id"]] = event["order"]
         elif name == "execution":
             self.executions[event["execution"]["exec_id"]] = event["execution"]

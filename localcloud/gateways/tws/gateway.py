@@ -35,6 +35,8 @@ class Gateway:
         self.next_ids: dict[int, int] = {}
         # (client id, order id) -> permanent id; 0 while the exchange hasn't answered.
         self.order_keys: dict[tuple[int, int], int] = {}
+        # Orders with transmit=False: the gateway has them, IBKR's servers don't; nothing tells of them.
+        self.held: dict[tuple[int, int], orders.Held] = {}
         self._connections: set[ApiClient] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._port: asyncio.Server | None = None
@@ -138,7 +140,7 @@ class Gateway:
     def on_event(self, event: dict[str, Any]) -> None:
         """Passes an event of the exchange on to whom it concerns."""
         match event["event"]:
-            case "order_status":
+            case "order_status" | "order_trailed":
                 orders.learn(self, event["order"])
                 orders.send_status(self, event["order"])
             case "execution":
@@ -185,6 +187,7 @@ class Gateway:
         await self._close_port()
         self.next_ids.clear()
         self.order_keys.clear()
+        self.held.clear()
         await asyncio.sleep(seconds)
         self._learn_orders()
         self._port = await self._listen(self)

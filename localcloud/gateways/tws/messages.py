@@ -13,6 +13,7 @@ TEXTS: dict[int, str] = {
     104: "Cannot modify a filled order.",
     105: "Order being modified does not match original order",
     110: "The price does not conform to the minimum price variation for this contract.",
+    135: "Can't find order with id ={detail}",
     161: ("Cancel attempted when order is not in a cancellable state.  Order permId = {detail}"),
     162: "Historical Market Data Service error message:{detail}",
     200: "No security definition has been found for the request",

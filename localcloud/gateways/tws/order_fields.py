@@ -68,9 +68,9 @@ NO_COSTS: dict[str, Any] = {
 }
 # What a client said and hears again in openOrder; contract, account and prices come from the exchange.
 ECHOED = (
-    "ocaGroup", "openClose", "origin", "hidden", "discretionaryAmt", "goodAfterTime", "goodTillDate",
+    "openClose", "origin", "hidden", "discretionaryAmt", "goodAfterTime", "goodTillDate",
     "modelCode", "rule80A", "settlingFirm", "shortSaleSlot", "designatedLocation", "exemptCode",
-    "displaySize", "blockOrder", "sweepToFill", "allOrNone", "minQty", "ocaType", "triggerMethod",
+    "displaySize", "blockOrder", "sweepToFill", "allOrNone", "minQty", "triggerMethod",
     "clearingAccount", "clearingIntent", "notHeld", "algoStrategy", "algoParams", "solicited", "exchange",
 )  # fmt: skip
 
@@ -106,6 +106,9 @@ def _common(order: Order, contract: dict[str, Any]) -> dict[str, Any]:
         "account": order["account"],
         "orderRef": order["order_ref"],
         "outsideRth": order["outside_rth"],
+        "parentId": order["client"].get("parent_id", 0),
+        "ocaGroup": order["group"],
+        "ocaType": order["group_type"],
     }
 
 
@@ -164,12 +167,26 @@ def status(order: Order) -> dict[str, Any]:
         "remaining": order["remaining"],
         "avgFillPrice": order["average_price"],
         "permId": order["perm_id"],
-        "parentId": 0,
+        "parentId": order["client"].get("parent_id", 0),
         "lastFillPrice": order["last_price"],
         "clientId": _client_id(order),
-        "whyHeld": "",
+        "whyHeld": _why_held(order),
         "mktCapPrice": 0,
     }
+
+
+def never_sent(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the orderStatus that ends an order which was never transmitted."""
+    nothing = {"status": "Cancelled", "filled": 0.0, "average_price": 0.0, "perm_id": 0, "last_price": 0.0}
+    return status({**wanted, **nothing, "remaining": wanted["quantity"]})
+
+
+def _why_held(order: Order) -> str:
+    """What a PreSubmitted order waits for: its parent's fill, its trigger; as real gateways say it."""
+    waits = order["status"] == "PreSubmitted"
+    child = waits and order["parent"] is not None and not order["routed"]
+    trigger = waits and order["order_type"] in ("STP", "STP LMT", "TRAIL")
+    return ",".join(word for word, held in (("child", child), ("trigger", trigger)) if held)
 
 
 def completed(order: Order, contract: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def completed(order: Order, contract: dict[str, Any]) -> dict[str, Any]:
         "filledQuantity": order["filled"],
         "trailStopPrice": UNSET,
         "autoCancelParent": 0,
-        "parentPermId": 0,
+        "parentPermId": order["parent"] or 0,
         "completedTime": times.write(order["updated"]),
         "completedStatus": f"Filled Size: {order['filled']:g}" if filled else "Cancelled by Trader",
     }

@@ -2,13 +2,18 @@
 
 An order belongs to the client id that placed it: only that client changes it, cancels it and hears of it;
 client 0 also hears of orders that were not placed over this API, once it asked to (reqAutoOpenOrders).
+
+An order with transmit=False stays in the gateway until a child of it comes with transmit=True, and then
+leaves with all its children (TWS API, "Bracket Orders"). Until then nothing tells of it: no status, no list,
+neither before nor after a new connection (ib_insync 346, 416). A restart of the gateway forgets it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from localcloud.exchange.models import Refused
+from localcloud.exchange.models import WORKING, Refused
 from localcloud.gateways.tws import account, contracts, order_fields, times
 from localcloud.gateways.tws.client import ApiClient
 from localcloud.gateways.tws.codec import Request
@@ -22,6 +27,16 @@ READ_ONLY = "'bH' : cause - The API interface is currently in Read-Only mode."
 # How the exchange's refusals are worded on this wire.
 CODES = {"tick": 110, "unknown_contract": 200, "not_working": 104, "buying_power": 201}
 Order = dict[str, Any]
+Key = tuple[int, int]
+
+
+@dataclass
+class Held:
+    """An order that hasn't been transmitted, and the (client id, order id) of its parent."""
+
+    wanted: Order
+    contract: dict[str, Any]
+    parent: Key | None
 
 
 # -- whose order it is ----------------------------------------------------------------
@@ -100,22 +115,67 @@ async def place(client: ApiClient, request: Request) -> None:
         await _preview(client, request, wanted, contract)
         return
     key = (client.client_id, request.integer("orderId"))
+    parent = _parent(client, request)
     if key in gateway.order_keys:
         await _modify(client, key, wanted)
         return
     if not gateway.brokerage.connected:
         raise Complaint(504)
-    gateway.order_keys[key] = 0
+    held = Held(wanted, contract, parent)
     gateway.next_ids[key[0]] = max(gateway.next_order_id(key[0]), key[1] + 1)
+    if not request.flag("transmit"):
+        await _hold(client, key, held)
+        return
+    entry = _entry(gateway, key, held)
+    children = [k for k, other in gateway.held.items() if other.parent == entry and k != key]
+    family = {entry: gateway.held.get(entry, held)} | {k: gateway.held[k] for k in children} | {key: held}
+    for member in family:
+        gateway.held.pop(member, None)
+    await _transmit(client, family, attached_to=parent if parent not in family else None)
+
+
+async def _hold(client: ApiClient, key: Key, held: Held) -> None:
     try:
-        answer = await gateway.brokerage.call("place_order", **wanted)
+        await client.gateway.brokerage.call("preview_order", **held.wanted)
     except Refused as refusal:
-        del gateway.order_keys[key]
         raise _worded(refusal) from None
+    client.gateway.held[key] = held
+
+
+def _entry(gateway: Gateway, key: Key, held: Held) -> Key:
+    """The order with which an order that is transmitted leaves: its parent, if that was held back."""
+    if held.parent is None or held.parent not in gateway.held:
+        return key
+    if gateway.held[held.parent].parent is not None:
+        raise Complaint(321, "'bH' : cause - Children of children are not served by this paper gateway")
+    return held.parent
+
+
+async def _transmit(client: ApiClient, family: dict[Key, Held], attached_to: Key | None) -> None:
+    """Sends an order with its children to the exchange as one."""
+    gateway = client.gateway
+    (_, entry), *children = family.items()
+    wanted = dict(entry.wanted)
+    legs = [{**child.wanted} for _, child in children]
+    for leg in legs:
+        del leg["group"]  # TWS puts the children of an order into a group of its own
+    if attached_to is not None:
+        wanted["parent"] = gateway.order_keys[attached_to]
+    gateway.order_keys |= dict.fromkeys(family, 0)
+    try:
+        answer = await gateway.brokerage.call("place_order", **wanted, legs=legs)
+    except Refused as refusal:
+        for member in family:
+            del gateway.order_keys[member]
+            complaint = _worded(refusal)
+            client.error(member[1], complaint.code, complaint.text)
+        return
     except ConnectionError:
         # The exchange may or may not have it: silence, as in life, until the link is back.
         return
-    _answer_placed(client, answer, contract)
+    for placed in answer["legs"]:
+        _answer_placed(client, {"order": placed, "waits_until": None}, entry.contract)
+    _answer_placed(client, answer, entry.contract)
 
 
 def _answer_placed(client: ApiClient, answer: dict[str, Any], contract: dict[str, Any]) -> None:
@@ -137,6 +197,18 @@ def _answer_placed(client: ApiClient, answer: dict[str, Any], contract: dict[str
         )
 
 
+def _parent(client: ApiClient, request: Request) -> Key | None:
+    """The key of an order's parent, which has to be there still (ib_insync 647). Raises Complaint 135."""
+    number, gateway = request.integer("parentId"), client.gateway
+    if not number:
+        return None
+    key = (client.client_id, number)
+    order = gateway.brokerage.orders.get(gateway.order_keys.get(key, 0))
+    if key in gateway.held or (order is not None and order["status"] in WORKING):
+        return key
+    raise Complaint(135, str(number))
+
+
 def _check(gateway: Gateway, request: Request) -> None:
     """Refuses what the gateway itself does not take. Raises Complaint."""
     if gateway.settings.read_only:
@@ -147,8 +219,6 @@ def _check(gateway: Gateway, request: Request) -> None:
         raise Complaint(10268)
     if request.flag("firmQuoteOnly"):
         raise Complaint(10269)
-    if not request.flag("transmit") or request.integer("parentId"):
-        raise Complaint(321, "'bH' : cause - Attached orders are not served by this paper gateway")
     if request["orderType"] not in ORDER_TYPES:
         raise Complaint(387)
     quantity = request.number("totalQuantity")
@@ -168,6 +238,8 @@ def _wanted(client: ApiClient, request: Request, name: str, contract: dict[str, 
         "order_type": kind,
         "limit_price": request.number("lmtPrice") if kind in ("LMT", "STP LMT") else None,
         "stop_price": request.number("auxPrice") if kind in ("STP", "STP LMT") else None,
+        "group": request["ocaGroup"],
+        "group_type": request.integer("ocaType") or 3,
         **_trail(request),
         "tif": request["tif"] or "DAY",
         "outside_rth": request.flag("outsideRth"),
@@ -176,19 +248,24 @@ def _wanted(client: ApiClient, request: Request, name: str, contract: dict[str, 
             "api": "tws",
             "client_id": client.client_id,
             "order_id": request.integer("orderId"),
+            "parent_id": request.integer("parentId"),
             "wire": order_fields.kept(request),
         },
     }
 
 
 def _trail(request: Request) -> dict[str, float]:
-    """How far a TRAIL order follows the price: auxPrice in currency, or trailingPercent (TWS API, TRAIL)."""
+    """How far a TRAIL order follows the price: auxPrice in currency, or trailingPercent (TWS API, TRAIL).
+
+    trailStopPrice is where its stop begins.
+    """
     if request["orderType"] != "TRAIL":
         return {}
-    percent = request.number("trailingPercent")
+    percent, begins = request.number("trailingPercent"), request.number("trailStopPrice")
+    first = {"stop_price": begins} if begins and begins < 1e300 else {}
     if percent and percent < 1e300:
-        return {"trail_percent": percent}
-    return {"trail_amount": request.number("auxPrice") or 0.0}
+        return {"trail_percent": percent, **first}
+    return {"trail_amount": request.number("auxPrice") or 0.0, **first}
 
 
 async def _preview(
@@ -212,11 +289,12 @@ async def _modify(client: ApiClient, key: tuple[int, int], wanted: dict[str, Any
         wanted[name] for name in ("conid", "side", "account")
     ):
         raise Complaint(105)
-    changes = ("quantity", "limit_price", "stop_price", "order_type", "tif", "client")
+    names = ("quantity", "limit_price", "order_type", "tif", "client", "trail_amount", "trail_percent")
+    changes = {name: wanted.get(name) for name in names}
+    if wanted["order_type"] != "TRAIL":  # a trail's stop has moved since
+        changes["stop_price"] = wanted["stop_price"]
     try:
-        await brokerage.call(
-            "modify_order", perm_id=order["perm_id"], **{name: wanted[name] for name in changes}
-        )
+        await brokerage.call("modify_order", perm_id=order["perm_id"], **changes)
     except Refused as refusal:
         raise _worded(refusal) from None
 
@@ -238,6 +316,9 @@ async def cancel(client: ApiClient, request: Request) -> None:
     if client.gateway.settings.read_only:
         raise Complaint(321, READ_ONLY)
     number = request.integer("orderId")
+    if (client.client_id, number) in client.gateway.held:
+        _drop(client.gateway, (client.client_id, number))
+        return
     perm_id = client.gateway.order_keys.get((client.client_id, number), 0)
     order = client.gateway.brokerage.orders.get(perm_id)
     if order is None:
@@ -255,10 +336,24 @@ async def cancel(client: ApiClient, request: Request) -> None:
         raise
 
 
+def _drop(gateway: Gateway, key: Key) -> None:
+    """Forgets an order that was never transmitted, and its children."""
+    held = gateway.held.pop(key)
+    client = gateway.clients.get(key[0])
+    if client is not None:
+        client.send("orderStatus", **order_fields.never_sent(held.wanted))
+        client.complain(key[1], 202, "")
+    for child in [k for k, other in gateway.held.items() if other.parent == key]:
+        _drop(gateway, child)
+
+
 async def cancel_all(client: ApiClient, request: Request) -> None:
     """Cancels all working orders, whoever placed them."""
     if client.gateway.settings.read_only:
         raise Complaint(321, READ_ONLY)
+    for key in list(client.gateway.held):
+        if key in client.gateway.held:  # a child goes with its parent
+            _drop(client.gateway, key)
     for order in client.gateway.brokerage.working_orders():
         try:
             await client.gateway.brokerage.call("cancel_order", perm_id=order["perm_id"])
