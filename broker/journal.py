@@ -1,8 +1,10 @@
 """What was sent: an order is committed here before it leaves, so that none is lost or sent twice.
 
-An order's life in the journal: `recorded` (committed, not sent: certain) -> `sent` (it may have
-left: only the broker knows) -> what the broker says. The step from `recorded` to `sent` is a
-compare-and-set, so of any number of threads and processes that hold the same order one sends it.
+An order's life in the journal: `sent` (committed right before it leaves: only the broker knows
+whether it arrived) -> what the broker says. The kill switch and the limits are asked in the very
+transaction that enters it. `recorded` is an order of which its sender knows that it did not leave:
+the step from there to `sent` is a compare-and-set, so of any number of threads and processes that
+hold the same order one sends it.
 
 Unique by (account, client order id): the same id with the same body is the same order.
 PostgreSQL in the service, where migrations make the tables; SQLite for use as a library.
@@ -10,52 +12,74 @@ PostgreSQL in the service, where migrations make the tables; SQLite for use as a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-import uuid
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, create_engine, event, insert, inspect, null, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
-from sqlalchemy.schema import CreateColumn
 
 from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
 from broker.fills import FillBook
+from broker.journal_file import file_engine
+from broker.journal_rows import BODY, FOREIGN, changes_of, new_order, order_of, row_of
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
 from broker.risk.switch import require_running
-from broker.tables import metadata, orders
+from broker.tables import orders
+
+__all__ = ["FOREIGN", "Admit", "Journal"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: work in the transaction that enters an order; what it raises stops the order
+Admit = Callable[[Connection], None]
 
 _ID = re.compile(r"[0-9a-f]{32}")
-#: an order's body: what must agree for the same client order id to be the same order
-BODY = (
-    "symbol",
-    "side",
-    "qty",
-    "order_type",
-    "limit_price",
-    "time_in_force",
-    "stop_price",
-    "notional",
-    "trail_amount",
-    "trail_percent",
-    "take_profit_price",
-    "stop_loss_price",
-    "extended_hours",
-)
-#: who placed an order that the broker showed and nobody sent from here
-FOREIGN = "not through this journal"
-#: what a replacement can change
-REPLACEABLE = ("qty", "limit_price", "stop_price", "time_in_force")
 #: what ends an entry before it trades, and the statuses of legs that the broker hasn't shown
 _ENDED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
 _UNSEEN = (Status.RECORDED, Status.SENT, Status.UNKNOWN)
+
+# Made once: building a statement costs several times what executing it does.
+_BY_ID = select(orders).where(orders.c.id == bindparam("of"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_OF_ACCOUNT = select(orders).where(
+    (orders.c.account == bindparam("owner")) & (orders.c.id == bindparam("of"))
+)
+_BY_NAME = select(orders).where(
+    (orders.c.account == bindparam("owner")) & (orders.c.client_order_id == bindparam("of"))
+)
+_BY_NAME_LOCKED = _BY_NAME.with_for_update()
+_BY_NUMBER = select(orders).where(
+    (orders.c.account == bindparam("owner")) & (orders.c.permanent_id == bindparam("of"))
+)
+_UNSETTLED = (
+    select(orders)
+    .where(orders.c.account == bindparam("owner"))
+    .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
+    .order_by(orders.c.created_at)
+)
+_RECENT = (
+    select(orders)
+    .where(orders.c.account == bindparam("owner"))
+    .order_by(orders.c.created_at.desc(), orders.c.id)
+    .limit(bindparam("most"))
+)
+_INSERT = insert(orders)
+_CHANGE = update(orders).where(orders.c.id == bindparam("of"))
+_UNIQUE = ["account", "client_order_id"]
+_INSERT_UNLESS_THERE = {
+    name: dialect.insert(orders)
+    .on_conflict_do_nothing(index_elements=_UNIQUE)
+    .execution_options(preserve_rowcount=True)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
 
 
 def _now() -> datetime:
@@ -69,6 +93,7 @@ class Journal:
         self._engine = engine
         self._clock = clock
         self._failing_since: datetime | None = None
+        self._open = threading.local()
         #: told of every order whose outcome becomes unknown; what it raises is logged
         self.outcome_unknown: Callable[[Order], None] | None = None
         #: executions with their commissions, and whether they explain the positions
@@ -77,81 +102,95 @@ class Journal:
     @classmethod
     def in_file(cls, path: str) -> Journal:
         """A journal in an SQLite file (`:memory:` for one that ends with the process)."""
-        # One connection, so that threads take turns; a journal in memory exists on that connection only.
-        engine = create_engine(
-            f"sqlite:///{path}",
-            poolclass=QueuePool,
-            pool_size=1,
-            max_overflow=0,
-            connect_args={"check_same_thread": False},
-        )
-        event.listen(engine, "connect", _durable)
-        event.listen(engine, "begin", _begin)
-        metadata.create_all(engine)
-        _add_missing_columns(engine)
-        return cls(engine)
+        return cls(file_engine(path))
 
     @property
     def engine(self) -> Engine:
         """The database's engine, for what else is kept beside the orders."""
         return self._engine
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Everything that this thread does to the journal inside is one transaction, or nothing is done.
+
+        Raises `JournalUnavailable`. Nothing slow belongs inside: other threads wait for it.
+        """
+        with self._translated(), self._engine.begin() as db:
+            self._open.db = db
+            try:
+                yield
+            finally:
+                self._open.db = None
+        self._failing_since = None
+
     def find(self, account: str, client_order_id: str) -> Order | None:
         """The order of that client order id, or None. Raises `JournalUnavailable`."""
-        where = (orders.c.account == account) & (orders.c.client_order_id == client_order_id)
-        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
-        return _order(rows[0]) if rows else None
+        return self._first(_BY_NAME, owner=account, of=client_order_id)
 
-    def record(
+    def enter(
         self,
         account: str,
         request: OrderRequest,
         *,
-        parent_id: str | None = None,
         replaces: str | None = None,
         legs: Sequence[OrderRequest] = (),
-    ) -> Order:
-        """Commit an order as `recorded`, or return the one that has its client order id and body.
+        admit: Admit | None = None,
+    ) -> tuple[Order, bool]:
+        """Commit an order as `sent`, right before it leaves, and say whether this caller may send it.
 
-        `parent_id`: our id of the order that it is a leg of; `replaces`: of the one it takes the place of.
-        `legs` are committed with it, or none of them is.
-        Raises `DuplicateClientOrderId` if that id, or a leg's, names an order with another body,
-        `JournalUnavailable`.
+        One caller may; the others get the order that has this client order id and body already. One
+        transaction holds the kill switch's consent, `admit`, the order and its `legs`; nothing is
+        entered if any of them fails. `replaces`: our id of the order whose place it takes.
+        Raises `Halted`, what `admit` raises, `DuplicateClientOrderId` (its id, or a leg's, names an
+        order with another body), `JournalUnavailable`.
         """
-        entry = self._row(account, request) | {"parent_id": parent_id, "replaces": replaces}
-        rows = [self._row(account, leg) | {"parent_id": entry["id"]} for leg in legs]
-        entry["legs"] = [row["id"] for row in rows]
-        try:
-            self._do(lambda db: [db.execute(insert(orders).values(**row)) for row in (entry, *rows)])
-        except IntegrityError:
-            existing = self.find(account, request.client_order_id)
-            if existing is None:
-                self._refuse_taken(account, legs)
-                raise JournalUnavailable("the journal refused the order and doesn't hold it") from None
-            self.check_same(request, existing)
-            return existing
-        return self.get(account, str(entry["id"]))
-
-    def _row(self, account: str, request: OrderRequest) -> dict[str, Any]:
         now = self._clock()
-        return {name: getattr(request, name) for name in BODY} | {
-            "id": uuid.uuid4().hex,
-            "account": account,
-            "client_order_id": request.client_order_id,
-            "placed_by": request.placed_by,
-            "status": Status.RECORDED,
-            "filled_qty": 0.0,
-            "warnings": [],
-            "legs": [],
-            "created_at": now,
-            "updated_at": now,
-        }
+        entry = row_of(account, request, now, replaces=replaces, status=Status.SENT, sent_at=now)
+        rows = [
+            row_of(account, leg, now, parent_id=entry["id"], status=Status.SENT, sent_at=now) for leg in legs
+        ]
+        entry["legs"] = [row["id"] for row in rows]
 
-    def _refuse_taken(self, account: str, legs: Sequence[OrderRequest]) -> None:
+        def work(db: Connection) -> tuple[Order, bool]:
+            order = new_order(entry)
+            if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], entry).rowcount == 1:
+                if rows:
+                    db.execute(_INSERT, rows)
+            else:
+                there = {"owner": account, "of": request.client_order_id}
+                row = db.execute(_BY_NAME_LOCKED, there).one()
+                order = order_of(row)
+                _check_same(request, row)
+                # A leg leaves with its entry, never by itself.
+                if row.parent_id is not None or not self._mark_sent(db, order.id):
+                    return order, False
+                order = replace(order, status=Status.SENT)
+            require_running(db)
+            if admit is not None:
+                admit(db)
+            return order, True
+
+        try:
+            return self._do(work)
+        except IntegrityError:
+            raise self._taken(account, legs) from None
+
+    def _record(self, db: Connection, account: str, request: OrderRequest, **values: Any) -> Order:
+        row = row_of(account, request, self._clock(), **values)
+        if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], row).rowcount == 1:
+            return new_order(row)
+        existing = db.execute(_BY_NAME, {"owner": account, "of": request.client_order_id}).one()
+        _check_same(request, existing)
+        return order_of(existing)
+
+    def _taken(
+        self, account: str, legs: Sequence[OrderRequest]
+    ) -> DuplicateClientOrderId | JournalUnavailable:
         for leg in legs:
             taken = self.find(account, leg.client_order_id)
             if taken is not None:
-                raise DuplicateClientOrderId(leg.client_order_id, taken) from None
+                return DuplicateClientOrderId(leg.client_order_id, taken)
+        return JournalUnavailable("the journal refused the order and doesn't hold it")
 
     def legs_of(self, entry: Order) -> list[Order]:
         """A bracket's legs: take-profit, stop-loss."""
@@ -164,18 +203,6 @@ class Journal:
             for order in self.unsettled(account)
             if order.parent_id is not None and (order.symbol, order.side) == (symbol, side)
         ]
-
-    def mark_sent(self, order_id: str) -> bool:
-        """Commit that the order is about to leave. True for the one caller that may send it.
-
-        Raises `Halted` (the kill switch is on, and the order stays `recorded`), `JournalUnavailable`.
-        """
-
-        def work(db: Connection) -> bool:
-            require_running(db)
-            return self._mark_sent(db, order_id)
-
-        return self._do(work)
 
     def _mark_sent(self, db: Connection, order_id: str) -> bool:
         now = self._clock()
@@ -197,40 +224,28 @@ class Journal:
 
     def update(self, order_id: str, report: OrderReport) -> Order:
         """Take over what the broker says. Only a fill changes a final order; filled quantities never fall."""
-        order = self._do(lambda db: self._update(db, order_id, report))
+        order = self._do(
+            lambda db: self._update(db, db.execute(_BY_ID_LOCKED, {"of": order_id}).one(), report)
+        )
         if order.status == report.status == Status.UNKNOWN:
             self._tell_unknown(order)
         return order
 
     def get(self, account: str, order_id: str) -> Order:
         """One order by our id. Raises `OrderNotFound`, `JournalUnavailable`."""
-        where = (orders.c.account == account) & (orders.c.id == order_id)
         # What isn't an id of ours may hold what a database takes no parameter of, such as NUL.
-        known = _ID.fullmatch(order_id)
-        rows = self._do(lambda db: db.execute(select(orders).where(where)).all()) if known else []
-        if not rows:
+        known = self._first(_OF_ACCOUNT, owner=account, of=order_id) if _ID.fullmatch(order_id) else None
+        if known is None:
             raise OrderNotFound(f"no order has the id {order_id[:64]!a}")
-        return _order(rows[0])
+        return known
 
     def recent(self, account: str, limit: int) -> list[Order]:
         """The newest orders of an account, newest first."""
-        query = (
-            select(orders)
-            .where(orders.c.account == account)
-            .order_by(orders.c.created_at.desc(), orders.c.id)
-            .limit(limit)
-        )
-        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
+        return self._all(_RECENT, owner=account, most=limit)
 
     def unsettled(self, account: str) -> list[Order]:
         """Orders that aren't final and may have left us, oldest first: what reconciliation looks up."""
-        query = (
-            select(orders)
-            .where(orders.c.account == account)
-            .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
-            .order_by(orders.c.created_at)
-        )
-        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
+        return self._all(_UNSETTLED, owner=account)
 
     def adopt(
         self,
@@ -242,15 +257,17 @@ class Journal:
         replaces: str | None = None,
     ) -> Order:
         """Enter an order that the broker holds and this journal didn't send."""
-        order = self.record(account, request, parent_id=parent_id, replaces=replaces)
-        self._do(lambda db: self._mark_sent(db, order.id))  # it is there, whether trading is halted or not
-        return self.update(order.id, report)
+
+        def work(db: Connection) -> Order:
+            order = self._record(db, account, request, parent_id=parent_id, replaces=replaces)
+            self._mark_sent(db, order.id)  # it is there, whether trading is halted or not
+            return self._update(db, db.execute(_BY_ID_LOCKED, {"of": order.id}).one(), report)
+
+        return self._do(work)
 
     def by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
         """The order with the broker's own lasting number, or None."""
-        where = (orders.c.account == account) & (orders.c.permanent_id == permanent_id)
-        rows = self._do(lambda db: db.execute(select(orders).where(where)).all())
-        return _order(rows[0]) if rows else None
+        return self._first(_BY_NUMBER, owner=account, of=permanent_id)
 
     def is_foreign(self, order_id: str) -> bool:
         """Whether an order was entered because the broker showed it, not placed through this journal."""
@@ -262,18 +279,14 @@ class Journal:
 
         An order that was replaced since is still the one that was asked for at first.
         """
-        query = select(orders.c.asked).where(orders.c.id == existing.id)
-        asked = self._do(lambda db: db.execute(query).scalar()) or {}
-        if any(getattr(request, name) != asked.get(name, getattr(existing, name)) for name in BODY):
-            raise DuplicateClientOrderId(request.client_order_id, existing)
+        self._do(lambda db: _check_same(request, db.execute(_BY_ID, {"of": existing.id}).one()))
 
     def begin_change(self, order_id: str, change: dict[str, Any]) -> None:
         """Commit that a replacement is about to be sent, with what it changes. Raises `Halted`."""
 
         def work(db: Connection) -> None:
             require_running(db)
-            values = {"change": change, "updated_at": self._clock()}
-            db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+            db.execute(_CHANGE, {"of": order_id, "change": change, "updated_at": self._clock()})
 
         self._do(work)
 
@@ -281,11 +294,11 @@ class Journal:
         """Take down that no replacement is under way any more; a refused one leaves a warning."""
 
         def work(db: Connection) -> Order:
-            row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()
+            row = db.execute(_BY_ID_LOCKED, {"of": order_id}).one()
             warnings = list(dict.fromkeys([*row.warnings, *([warning] if warning else [])]))
-            values = {"change": null(), "warnings": warnings, "updated_at": self._clock()}
-            db.execute(update(orders).where(orders.c.id == order_id).values(**values))
-            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+            values = {"change": None, "warnings": warnings, "updated_at": self._clock()}
+            db.execute(_CHANGE, {"of": order_id, **values})
+            return order_of(db.execute(_BY_ID, {"of": order_id}).one())
 
         return self._do(work)
 
@@ -298,8 +311,8 @@ class Journal:
         """Take down an order's legs (our ids)."""
 
         def work(db: Connection) -> Order:
-            db.execute(update(orders).where(orders.c.id == order_id).values(legs=legs))
-            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+            db.execute(_CHANGE, {"of": order_id, "legs": legs})
+            return order_of(db.execute(_BY_ID, {"of": order_id}).one())
 
         return self._do(work)
 
@@ -311,7 +324,7 @@ class Journal:
             .order_by(orders.c.updated_at)
             .limit(limit)
         )
-        return [_order(row) for row in self._do(lambda db: db.execute(query).all())]
+        return self._all(query)
 
     def mark_unknown(self, order_id: str, reason: str) -> None:
         """Note that nobody knows what became of an order that was sent, unless somebody does by now."""
@@ -325,7 +338,7 @@ class Journal:
             if not db.execute(change.where(orders.c.id == order_id)).rowcount:
                 return None
             db.execute(change.where(orders.c.parent_id == order_id))
-            return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+            return order_of(db.execute(_BY_ID, {"of": order_id}).one())
 
         order = self._do(work)
         if order is not None:
@@ -338,25 +351,15 @@ class Journal:
             except Exception:
                 log.exception("nobody could be told that the outcome of order %s is unknown", order.id)
 
-    def _update(self, db: Connection, order_id: str, report: OrderReport) -> Order:
-        row = db.execute(select(orders).where(orders.c.id == order_id).with_for_update()).one()
-        values: dict[str, Any] = {"updated_at": self._clock()}
-        # A late or repeated status must not reopen a final order; a fill is a fact whatever came before.
-        stale = report.filled_qty < row.filled_qty and report.status not in FINAL_STATUSES
-        if (row.status not in FINAL_STATUSES and not stale) or report.status == Status.FILLED:
-            values["status"] = report.status
-        for name in ("broker_status", "broker_order_id", "permanent_id", "reason", "reason_code"):
-            if getattr(report, name) is not None:
-                values[name] = getattr(report, name)
-        if report.filled_qty >= row.filled_qty and report.filled_price is not None:
-            values |= {"filled_qty": report.filled_qty, "filled_price": report.filled_price}
-        if row.status not in FINAL_STATUSES:
-            values |= _replaced(row, report)
-        values["warnings"] = list(dict.fromkeys([*row.warnings, *report.warnings]))
-        db.execute(update(orders).where(orders.c.id == order_id).values(**values))
+    def _update(self, db: Connection, row: Any, report: OrderReport) -> Order:
+        values = changes_of(row, report)
+        if not values:
+            return order_of(row)
+        values["updated_at"] = self._clock()
+        db.execute(_CHANGE, {"of": row.id, **values})
         if row.legs and values.get("status") in _ENDED and not values.get("filled_qty", row.filled_qty):
-            self._end_legs(db, order_id, str(values["status"]))
-        return _order(db.execute(select(orders).where(orders.c.id == order_id)).one())
+            self._end_legs(db, row.id, values["status"])
+        return new_order({**row._mapping, **values})
 
     def _end_legs(self, db: Connection, entry: str, status: str) -> None:
         """Legs that the broker never showed can't be there without their entry."""
@@ -364,12 +367,26 @@ class Journal:
         values = {"status": status, "updated_at": self._clock(), "reason": f"its entry was {status}"}
         db.execute(update(orders).where((orders.c.parent_id == entry) & unseen).values(**values))
 
+    def _first(self, query: Any, **of: Any) -> Order | None:
+        row = self._do(lambda db: db.execute(query, of).first())
+        return None if row is None else order_of(row)
+
+    def _all(self, query: Any, **of: Any) -> list[Order]:
+        return [order_of(row) for row in self._do(lambda db: db.execute(query, of).all())]
+
     def _do(self, work: Callable[[Connection], T]) -> T:
+        db: Connection | None = getattr(self._open, "db", None)
+        if db is not None:
+            return work(db)
+        with self._translated(), self._engine.begin() as db:
+            done = work(db)
+        self._failing_since = None
+        return done
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as db:
-                done = work(db)
-            self._failing_since = None
-            return done
+            yield
         except IntegrityError:
             raise
         except SQLAlchemyError as failure:
@@ -384,84 +401,12 @@ class Journal:
             ) from failure
 
 
+def _check_same(request: OrderRequest, row: Any) -> None:
+    asked = row.asked or {}
+    if any(getattr(request, name) != asked.get(name, getattr(row, name)) for name in BODY):
+        raise DuplicateClientOrderId(request.client_order_id, order_of(row))
+
+
 def _bracket(order_id: str) -> Any:
     """An order and its legs."""
     return (orders.c.id == order_id) | (orders.c.parent_id == order_id)
-
-
-def _replaced(row: Row[Any], report: OrderReport) -> dict[str, Any]:
-    """What the broker shows otherwise than the journal; the body that was asked for is kept beside it."""
-    told = {name: getattr(report, name) for name in REPLACEABLE}
-    news = {n: value for n, value in told.items() if value is not None and value != getattr(row, n)}
-    if not news:
-        return {}
-    # A broker that decides the quantity of a notional order replaces nothing.
-    asked = row.asked or {name: getattr(row, name) for name in BODY}
-    return {**news, "asked": asked, "change": null()}
-
-
-def _add_missing_columns(engine: Engine) -> None:
-    """Bring a file that an older version made up to date: SQLite files see no migration."""
-    with engine.begin() as db:
-        for table in metadata.sorted_tables:
-            there = {column["name"] for column in inspect(db).get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in there:
-                    made = CreateColumn(column).compile(dialect=engine.dialect)
-                    db.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {made}")
-
-
-def _begin(connection: Connection) -> None:
-    # Takes the write lock at once: two processes that read first would both fail to upgrade.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _durable(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # sqlite3 would begin transactions itself, and later than `_begin`
-    # A committed order must survive a power cut; WAL with synchronous=NORMAL may lose the last ones.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA busy_timeout=5000")
-
-
-def _text(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    # SQLite gives times back without their zone; they were stored in UTC.
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()
-
-
-def _order(row: Row[Any]) -> Order:
-    return Order(
-        id=row.id,
-        symbol=row.symbol,
-        side=row.side,
-        qty=row.qty,
-        order_type=row.order_type,
-        status=row.status,
-        limit_price=row.limit_price,
-        filled_qty=row.filled_qty,
-        filled_price=row.filled_price,
-        created_at=_text(row.created_at),
-        client_order_id=row.client_order_id,
-        time_in_force=row.time_in_force,
-        account_id=row.account,
-        updated_at=_text(row.updated_at),
-        reason=row.reason,
-        reason_code=row.reason_code,
-        broker_order_id=row.broker_order_id,
-        permanent_id=row.permanent_id,
-        broker_status=row.broker_status,
-        warnings=list(row.warnings),
-        stop_price=row.stop_price,
-        notional=row.notional,
-        trail_amount=row.trail_amount,
-        trail_percent=row.trail_percent,
-        take_profit_price=row.take_profit_price,
-        stop_loss_price=row.stop_loss_price,
-        extended_hours=bool(row.extended_hours),
-        commission=row.commission,
-        parent_id=row.parent_id,
-        replaces=row.replaces,
-        legs=list(row.legs or []),
-    )

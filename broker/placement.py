@@ -1,12 +1,13 @@
-"""How an order goes out, the same for every broker: check, record, send once, take down the answer.
+"""How an order goes out, the same for every broker: check, enter, send once, take down the answer.
 
-    check_order -> journal.find -> prepare -> guard
-    -> journal.record -> journal.mark_sent -> send -> journal.update
+    check_order -> prepare -> guard -> journal.enter -> send -> note
 
-A bracket is one unit: its entry and its two legs are recorded, and marked as sent, together.
+`journal.enter` is one transaction: kill switch, limits, the order as `sent`. Of a crash before its
+commit nothing is left, and nothing was sent. After it the order is looked up at the broker, never
+sent again. What the broker answers may be written behind the caller's back: a crash then is the
+same as one before the answer.
 
-A crash between any two steps leaves an order that is provably unsent (`recorded`: repeating the
-call sends it) or one that is looked up (`sent`), never one that is sent twice.
+A bracket is one unit: its entry and its two legs are entered together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from broker.base import Capabilities
 from broker.errors import (
@@ -25,7 +26,8 @@ from broker.errors import (
     OrderOutcomeUnknown,
     OrderRejected,
 )
-from broker.journal import Journal
+from broker.journal import Admit, Journal
+from broker.journal_rows import reported
 from broker.models import Order, OrderReport, OrderRequest, Status
 from broker.validation import STOP_LOSS, TAKE_PROFIT, check_order
 
@@ -33,8 +35,19 @@ log = logging.getLogger(__name__)
 
 I = TypeVar("I")  # noqa: E741 - an instrument as the broker names it
 
-#: refuses an order of an account by raising a `BrokerError`
-Guard = Callable[[OrderRequest, str], None]
+#: enters an order in the journal, with a guard's work in the same transaction; `Journal.enter`'s answer
+Enter = Callable[[Admit | None], tuple[Order, bool]]
+
+
+class Guard(Protocol):
+    """Refuses orders of an account by raising a `BrokerError`."""
+
+    def __call__(self, request: OrderRequest, account_id: str) -> None:
+        """Judge the change of an order; return if it may leave."""
+
+    def admitting(self, request: OrderRequest, account_id: str, enter: Enter) -> tuple[Order, bool]:
+        """Judge a new order, and what `enter` returns if it may leave."""
+
 
 #: a repeated call waits this long for the call that is sending the same order, in seconds
 SAME_ORDER_WAIT = 5.0
@@ -64,26 +77,34 @@ def place(
     `OrderRejected`, or `NothingKnown`. If it raises another `BrokerError`, nothing left and repeating
     the call may send it. `settle` looks an order up whose outcome is unknown, and returns what it is
     now. `note` takes the answer down in the journal. `guard` may refuse an order that isn't in the
-    journal yet: limits, the kill switch.
+    journal yet: limits, paper and live.
     `replaces`: our id of the order whose place it takes.
     Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
     account_id = account()
-    existing = journal.find(account_id, request.client_order_id)
-    if existing is not None:
-        journal.check_same(request, existing)
-        # A leg leaves with its entry, never by itself.
-        if existing.status != Status.RECORDED or existing.parent_id is not None:
-            return _settled(journal, existing, settle)
-    instrument = prepare(request)
-    if guard is not None:
-        guard(request, account_id)
-    order = journal.record(account_id, request, replaces=replaces, legs=legs_of(request))
-    if not journal.mark_sent(order.id):
+    legs = legs_of(request)
+
+    def enter(admit: Admit | None = None) -> tuple[Order, bool]:
+        return journal.enter(account_id, request, replaces=replaces, legs=legs, admit=admit)
+
+    # A guard asks the broker, and people are told of its refusals: a repeated call has been judged.
+    order = _sent_before(journal, account_id, request) if guard is not None else None
+    if order is not None:
         return _settled(journal, order, settle)
     try:
-        report = send(replace(order, status=Status.SENT), instrument)
+        instrument = prepare(request)
+        order, mine = enter() if guard is None else guard.admitting(request, account_id, enter)
+    except BrokerError:
+        # A repeated call gets its order's answer, whatever stands against a new order by now.
+        order = _sent_before(journal, account_id, request)
+        if order is None:
+            raise
+        return _settled(journal, order, settle)
+    if not mine:
+        return _settled(journal, order, settle)
+    try:
+        report = send(order, instrument)
     except OrderRejected as refusal:
         refusal.order = _noted(note, order, _refused(refusal))
         raise
@@ -93,6 +114,16 @@ def place(
         journal.mark_unsent(order.id)
         raise
     return _noted(note, order, report)
+
+
+def _sent_before(journal: Journal, account_id: str, request: OrderRequest) -> Order | None:
+    """The order of an earlier call that has sent it, or is sending it."""
+    known = journal.find(account_id, request.client_order_id)
+    if known is None:
+        return None
+    journal.check_same(request, known)
+    # A leg leaves with its entry, never by itself.
+    return None if known.status == Status.RECORDED and known.parent_id is None else known
 
 
 def legs_of(request: OrderRequest) -> list[OrderRequest]:
@@ -185,16 +216,7 @@ def _noted(note: Callable[[Order, OrderReport], Order], order: Order, report: Or
         return note(order, report)
     except BrokerError:
         log.exception("order %s was answered, and the journal couldn't take it down", order.id)
-        return replace(
-            order,
-            status=report.status,
-            filled_qty=report.filled_qty,
-            filled_price=report.filled_price,
-            reason=report.reason,
-            reason_code=report.reason_code,
-            broker_order_id=report.broker_order_id,
-            permanent_id=report.permanent_id,
-        )
+        return reported(order, report)
 
 
 def _settled(journal: Journal, order: Order, settle: Callable[[Order], Order]) -> Order:

@@ -59,9 +59,9 @@ orders = Table(
     Column("replaces", String(32)),
     Column("legs", JSON, nullable=False, server_default=text("'[]'")),
     #: a replacement that was sent and isn't confirmed yet
-    Column("change", JSON),
+    Column("change", JSON(none_as_null=True)),
     #: the body as it was asked for, once a replacement has changed it
-    Column("asked", JSON),
+    Column("asked", JSON(none_as_null=True)),
     UniqueConstraint("account", "client_order_id", name="uq_orders_account_client_order_id"),
 )
 Index("ix_orders_account_created_at", orders.c.account, orders.c.created_at)

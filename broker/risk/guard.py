@@ -5,8 +5,8 @@
     guard.attach(broker)
 
 In this order: kill switch, paper or live, live lock, symbols, size, price, position, day's loss,
-rate. Placement calls the guard right before an order is recorded. A refusal is a typed error, and
-nothing is sent.
+rate. Placement asks the guard right before an order is entered in the journal, and the limits are
+decided in that very transaction. A refusal is a typed error, and nothing is sent.
 
 **Cancels** never pass here. An order that can only bring its position nearer to zero, whatever of
 the working orders fills first, is exempt from the symbols, the size, the position and the day's
@@ -21,11 +21,13 @@ asked raises `NotConnected` as always.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from broker.base import BaseBroker
 from broker.errors import (
@@ -39,7 +41,7 @@ from broker.errors import (
     RateLimited,
     UnsupportedOperation,
 )
-from broker.journal import Journal
+from broker.journal import Admit, Journal
 from broker.models import AccountInfo, OrderRequest, Quote
 from broker.risk import exposure
 from broker.risk.exposure import Holding
@@ -50,6 +52,8 @@ from broker.risk.store import Counts, Mark, RiskStore, Shares
 from broker.risk.switch import KillSwitch
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: seconds after a fill in which a broker's position may not hold it yet
 POSITION_LAG = 1.0
@@ -111,13 +115,20 @@ class Guard:
         self._broker = broker
 
     def __call__(self, request: OrderRequest, account_id: str) -> None:
-        """Return if the order may leave; the order is counted then.
+        """Judge the change of an order: return if it may leave, and count it as it will be.
 
         Raises `Halted`, `PaperLiveMismatch`, `LiveLocked`, `LimitExceeded`, `JournalUnavailable`
         (switch or counts can't be read), `NotConnected` (the broker can't be asked).
         """
+        self.admitting(request, account_id, self._store.alone)
+
+    def admitting(self, request: OrderRequest, account_id: str, enter: Callable[[Admit], T]) -> T:
+        """What `enter` returns if the order may leave, which is counted in the transaction that enters it.
+
+        Raises what a call raises, and what `enter` raises.
+        """
         try:
-            self._check(request, account_id)
+            return self._check(request, account_id, enter)
         except (Halted, PaperLiveMismatch, LiveLocked, LimitExceeded) as refusal:
             log.warning("order %s refused: %s", request.client_order_id, refusal.message)
             self._tell(refusal, request, account_id)
@@ -128,12 +139,14 @@ class Guard:
         state = self.switch.state()
         if state.halted:
             raise Halted(state.since, state.by, state.reason)
+        self._check_mode(account_id)
+
+    def _check_mode(self, account_id: str) -> None:
         if agreed_mode(self._declared, account_id) == "live":
             require_verified(self._store, account_id, self.gateway, self._clock(), self._days)
 
-    def _check(self, request: OrderRequest, account_id: str) -> None:
-        self.check_connection(account_id)
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _check(self, request: OrderRequest, account_id: str, enter: Callable[[Admit], T]) -> T:
+        for attempt in itertools.count(1):
             known = self._read(request, account_id)
             recently = Shares()
 
@@ -143,20 +156,21 @@ class Guard:
                 return self._decide(known, pending, recent, counts)
 
             qty = exposure.quantity(request, known.price) or 0.0
+            admit = self._store.admission(account_id, request, qty, known.mark, self._lag, decide)
             try:
-                self._store.admit(account_id, request, qty, known.mark, self._lag, decide)
+                return enter(admit)
             except LimitExceeded:
                 # Fills of this moment count twice until the position surely holds them: look again then.
                 if recently == Shares() or attempt == _ATTEMPTS:
                     raise
                 self._wait(self._lag)
-            else:
-                return
+        raise AssertionError("the last attempt returns or raises")
 
     def _read(self, request: OrderRequest, account_id: str) -> _Known:
         broker = self._attached()
+        mark = self._store.mark(account_id, request.symbol)  # the kill switch is asked with it
+        self._check_mode(account_id)
         self._own_account(request, account_id)
-        mark = self._store.mark(account_id, request.symbol)
         position = broker.get_position(request.symbol)
         held = 0.0 if position is None else position.qty
         quote = self._quote(request.symbol) if self.limits.need_quote else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, case, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, Row, bindparam, case, delete, func, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.errors import BrokerError, JournalUnavailable
@@ -31,6 +31,62 @@ RATE_SECONDS = 60.0
 _KEPT_DAYS = 2
 #: advisory locks of ours in PostgreSQL: this number, and one per account
 _LOCK = 7_401_002
+
+# Made once: building a statement costs several times what executing it does.
+_OWNER: Any = bindparam("owner")
+_WHAT: Any = bindparam("what")
+_MARK: Any = bindparam("mark")
+_LAST_ADMISSION = select(func.max(admissions.c.id)).where(admissions.c.account == _OWNER)
+_SAME = (orders.c.account == admissions.c.account) & (
+    orders.c.client_order_id == admissions.c.client_order_id
+)
+# An order for an amount of money has no quantity until the broker tells one.
+_QTY = case(
+    (orders.c.qty > 0, orders.c.qty),
+    else_=func.coalesce(select(admissions.c.qty).where(_SAME).correlate(orders).scalar_subquery(), 0.0),
+)
+_OPEN = (
+    select(
+        orders.c.id,
+        orders.c.side,
+        orders.c.client_order_id,
+        orders.c.filled_qty,
+        (_QTY - orders.c.filled_qty).label("open"),
+    )
+    .where((orders.c.account == _OWNER) & (orders.c.symbol == _WHAT))
+    .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
+    # A bracket's legs only close what its entry opens, and the entry is counted.
+    .where(orders.c.parent_id.is_(None))
+)
+_ADMITTED = (
+    select(admissions, orders.c.id.label("order_id"), orders.c.status, orders.c.filled_qty)
+    .select_from(admissions.outerjoin(orders, _SAME))
+    .where((admissions.c.account == _OWNER) & (admissions.c.symbol == _WHAT))
+    .where((admissions.c.admitted_at > bindparam("live")) | (admissions.c.id > _MARK))
+)
+_LATER = select(admissions.c.client_order_id).where(
+    (admissions.c.account == _OWNER) & (admissions.c.id > _MARK)
+)
+_RECENT = (
+    select(orders.c.side, func.sum(orders.c.filled_qty).label("shares"))
+    .where((orders.c.account == _OWNER) & (orders.c.symbol == _WHAT))
+    .where((orders.c.updated_at >= bindparam("since")) & (orders.c.filled_qty > 0))
+    .where(orders.c.client_order_id.not_in(_LATER))
+    .group_by(orders.c.side)
+)
+_COUNTS = (
+    select(admissions.c.reduces, func.count().label("orders"))
+    .where((admissions.c.account == _OWNER) & (admissions.c.admitted_at > bindparam("since")))
+    .group_by(admissions.c.reduces)
+)
+_FORGET = delete(admissions).where(
+    (admissions.c.account == _OWNER) & (admissions.c.client_order_id == bindparam("of"))
+)
+_FORGET_OLD = delete(admissions).where(
+    (admissions.c.account == _OWNER) & (admissions.c.admitted_at < bindparam("before"))
+)
+_ADMIT = insert(admissions)
+_LOCK_ACCOUNT = text("select pg_advisory_xact_lock(:kind, :account)")
 
 
 @dataclass(frozen=True)
@@ -63,12 +119,23 @@ class RiskStore:
     def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._clock = clock
+        self._tidied: datetime | None = None
 
     def mark(self, account: str, symbol: str) -> Mark:
-        """Take note of what is open. To be called before the position is asked for."""
-        return self._do(lambda db: self._mark(db, account, symbol))
+        """Take note of what is open. To be called before the position is asked for.
 
-    def admit(
+        Raises `Halted`, `JournalUnavailable`.
+        """
+
+        def work(db: Connection) -> Mark:
+            require_running(db)
+            last = db.execute(_LAST_ADMISSION, {"owner": account}).scalar()
+            open_shares = {row.id: max(row.open, 0.0) for row in _open(db, account, symbol)}
+            return Mark(last or 0, open_shares)
+
+        return self._do(work)
+
+    def admission(
         self,
         account: str,
         request: OrderRequest,
@@ -76,13 +143,23 @@ class RiskStore:
         mark: Mark,
         lag: float,
         decide: Callable[[Shares, Shares, Counts], bool],
-    ) -> None:
-        """Enter the order if `decide` lets it pass, while no other order of the account is decided.
+    ) -> Callable[[Connection], None]:
+        """Work for a transaction: enter the order if `decide` lets it pass.
 
-        `decide` gets the shares pending, those filled within the last `lag` seconds, and the counts; it
-        says whether the order reduces, or raises. Raises that, `Halted`, `JournalUnavailable`.
+        No other order of the account is decided until the transaction ends. `decide` gets the shares
+        pending, those filled within the last `lag` seconds, and the counts; it says whether the order
+        reduces, or raises, and so does the work then.
         """
-        self._do(lambda db: self._admit(db, account, request, qty, mark, lag, decide))
+        return lambda db: self._admit(db, account, request, qty, mark, lag, decide)
+
+    def alone(self, admit: Callable[[Connection], None]) -> None:
+        """Run an admission in a transaction of its own. Raises what that raises, and `Halted`."""
+
+        def work(db: Connection) -> None:
+            require_running(db)
+            admit(db)
+
+        self._do(work)
 
     def record_verification(
         self, account: str, gateway: str, by: str, passed: bool, results: Mapping[str, bool]
@@ -104,34 +181,6 @@ class RiskStore:
         query = select(verifications).where(where).order_by(verifications.c.id.desc()).limit(1)
         return self._do(lambda db: db.execute(query).first())
 
-    def _mark(self, db: Connection, account: str, symbol: str) -> Mark:
-        last = db.execute(select(func.max(admissions.c.id)).where(admissions.c.account == account)).scalar()
-        open_shares = {row.id: max(row.open, 0.0) for row in self._open(db, account, symbol)}
-        return Mark(last or 0, open_shares)
-
-    def _open(self, db: Connection, account: str, symbol: str) -> Sequence[Row[*tuple[Any, ...]]]:
-        """Working orders with the shares that they may still trade."""
-        admitted = select(admissions.c.qty).where(
-            (admissions.c.account == orders.c.account)
-            & (admissions.c.client_order_id == orders.c.client_order_id)
-        )
-        # An order for an amount of money has no quantity until the broker tells one.
-        qty = case((orders.c.qty > 0, orders.c.qty), else_=func.coalesce(admitted.scalar_subquery(), 0.0))
-        query = (
-            select(
-                orders.c.id,
-                orders.c.side,
-                orders.c.client_order_id,
-                orders.c.filled_qty,
-                (qty - orders.c.filled_qty).label("open"),
-            )
-            .where((orders.c.account == account) & (orders.c.symbol == symbol))
-            .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
-            # A bracket's legs only close what its entry opens, and the entry is counted.
-            .where(orders.c.parent_id.is_(None))
-        )
-        return db.execute(query).all()
-
     def _admit(
         self,
         db: Connection,
@@ -143,31 +192,26 @@ class RiskStore:
         decide: Callable[[Shares, Shares, Counts], bool],
     ) -> None:
         _lock_account(db, account)
-        require_running(db)
         now = self._clock()
-        mine = (admissions.c.account == account) & (admissions.c.client_order_id == request.client_order_id)
-        db.execute(delete(admissions).where(mine))  # a repeated call is the same order, counted once
+        # A repeated call is the same order, counted once.
+        db.execute(_FORGET, {"owner": account, "of": request.client_order_id})
         pending = self._pending(db, account, request, mark, now)
         since = now - timedelta(seconds=lag)
-        recent = self._recent(db, account, request, mark, since) if lag else Shares()
-        reduces = decide(pending, recent, self._counts(db, account, now))
-        db.execute(
-            delete(admissions).where(
-                (admissions.c.account == account)
-                & (admissions.c.admitted_at < now - timedelta(days=_KEPT_DAYS))
-            )
-        )
-        db.execute(
-            insert(admissions).values(
-                account=account,
-                client_order_id=request.client_order_id,
-                symbol=request.symbol,
-                side=request.side,
-                qty=qty,
-                reduces=reduces,
-                admitted_at=now,
-            )
-        )
+        recent = _recent(db, account, request, mark, since) if lag else Shares()
+        reduces = decide(pending, recent, _counts(db, account, now))
+        values = {
+            "account": account,
+            "client_order_id": request.client_order_id,
+            "symbol": request.symbol,
+            "side": request.side,
+            "qty": qty,
+            "reduces": reduces,
+            "admitted_at": now,
+        }
+        db.execute(_ADMIT, values)
+        if self._tidied is None or now - self._tidied > timedelta(hours=1):
+            self._tidied = now
+            db.execute(_FORGET_OLD, {"owner": account, "before": now - timedelta(days=_KEPT_DAYS)})
 
     def _pending(
         self, db: Connection, account: str, request: OrderRequest, mark: Mark, now: datetime
@@ -176,7 +220,7 @@ class RiskStore:
         found = {"buy": 0.0, "sell": 0.0}
         counted: set[str] = set()
         symbol = request.symbol
-        for row in self._open(db, account, symbol):
+        for row in _open(db, account, symbol):
             counted.add(row.id)
             if row.client_order_id == request.client_order_id:
                 # A replacement takes the place of the order of its id, and what that has filled is held.
@@ -188,55 +232,13 @@ class RiskStore:
         sides = select(orders.c.id, orders.c.side).where(orders.c.id.in_(gone))
         for order_id, side in db.execute(sides).all():
             found[side] += mark.open_shares[order_id]
-        for row in self._admitted(db, account, symbol, mark, now):
+        for row in _admitted(db, account, symbol, mark, now):
             if row.order_id is None or row.status == Status.RECORDED:
                 found[row.side] += row.qty  # admitted, and about to leave
             elif row.id > mark.last_admission:
                 # Admitted after the mark: the position may hold none of its fills, so all of it counts.
                 found[row.side] += row.filled_qty
         return Shares(**found)
-
-    def _admitted(
-        self, db: Connection, account: str, symbol: str, mark: Mark, now: datetime
-    ) -> Sequence[Row[*tuple[Any, ...]]]:
-        same = (orders.c.account == admissions.c.account) & (
-            orders.c.client_order_id == admissions.c.client_order_id
-        )
-        live = admissions.c.admitted_at > now - timedelta(seconds=UNDER_WAY_SECONDS)
-        query = (
-            select(admissions, orders.c.id.label("order_id"), orders.c.status, orders.c.filled_qty)
-            .select_from(admissions.outerjoin(orders, same))
-            .where((admissions.c.account == account) & (admissions.c.symbol == symbol))
-            .where(live | (admissions.c.id > mark.last_admission))
-        )
-        return db.execute(query).all()
-
-    def _recent(
-        self, db: Connection, account: str, request: OrderRequest, mark: Mark, since: datetime
-    ) -> Shares:
-        """Shares filled since, of orders admitted before the mark (later ones are pending in full)."""
-        later = (
-            select(admissions.c.client_order_id)
-            .where((admissions.c.account == account) & (admissions.c.id > mark.last_admission))
-        )  # fmt: skip
-        query = (
-            select(orders.c.side, func.sum(orders.c.filled_qty).label("shares"))
-            .where((orders.c.account == account) & (orders.c.symbol == request.symbol))
-            .where((orders.c.updated_at >= since) & (orders.c.filled_qty > 0))
-            .where(orders.c.client_order_id.not_in(later))
-            .group_by(orders.c.side)
-        )
-        return Shares(**{row.side: row.shares for row in db.execute(query).all()})
-
-    def _counts(self, db: Connection, account: str, now: datetime) -> Counts:
-        query = (
-            select(admissions.c.reduces, func.count().label("orders"))
-            .where(admissions.c.account == account)
-            .where(admissions.c.admitted_at > now - timedelta(seconds=RATE_SECONDS))
-            .group_by(admissions.c.reduces)
-        )
-        found = {bool(row.reduces): row.orders for row in db.execute(query).all()}
-        return Counts(found.get(False, 0), found.get(True, 0))
 
     def _do(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -249,6 +251,32 @@ class RiskStore:
             raise JournalUnavailable(f"the limits' counts can't be used: {kind}") from failure
 
 
+def _open(db: Connection, account: str, symbol: str) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Working orders with the shares that they may still trade."""
+    return db.execute(_OPEN, {"owner": account, "what": symbol}).all()
+
+
+def _admitted(
+    db: Connection, account: str, symbol: str, mark: Mark, now: datetime
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    live = now - timedelta(seconds=UNDER_WAY_SECONDS)
+    known = {"owner": account, "what": symbol, "live": live, "mark": mark.last_admission}
+    return db.execute(_ADMITTED, known).all()
+
+
+def _recent(db: Connection, account: str, request: OrderRequest, mark: Mark, since: datetime) -> Shares:
+    """Shares filled since, of orders admitted before the mark (later ones are pending in full)."""
+    known = {"owner": account, "what": request.symbol, "since": since, "mark": mark.last_admission}
+    return Shares(**{row.side: row.shares for row in db.execute(_RECENT, known).all()})
+
+
+def _counts(db: Connection, account: str, now: datetime) -> Counts:
+    since = now - timedelta(seconds=RATE_SECONDS)
+    rows = db.execute(_COUNTS, {"owner": account, "since": since}).all()
+    found = {bool(row.reduces): row.orders for row in rows}
+    return Counts(found.get(False, 0), found.get(True, 0))
+
+
 def utc(moment: datetime) -> datetime:
     """A database's time; SQLite gives it back without the zone that it was stored in."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -258,4 +286,4 @@ def _lock_account(db: Connection, account: str) -> None:
     # SQLite's transactions here begin with the write lock already.
     if db.dialect.name == "postgresql":
         number = zlib.crc32(account.encode()) - 2**31  # PostgreSQL wants a signed 32-bit number
-        db.execute(text("select pg_advisory_xact_lock(:kind, :account)"), {"kind": _LOCK, "account": number})
+        db.execute(_LOCK_ACCOUNT, {"kind": _LOCK, "account": number})

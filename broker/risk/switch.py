@@ -33,6 +33,9 @@ T = TypeVar("T")
 _ALL = "all"
 _OFF = ("", "0", "false", "no")
 LONGEST_REASON = 500
+# Made once: building a statement costs several times what executing it does.
+_SWITCH = select(switches).where(switches.c.name == _ALL)
+_SHARED, _LOCKED = _SWITCH.with_for_update(read=True), _SWITCH.with_for_update()
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,12 @@ def require_running(db: Connection, environment: Mapping[str, str] | None = None
 
 
 def _read(db: Connection, exclusive: bool = False) -> SwitchState:
-    query = select(switches).where(switches.c.name == _ALL).with_for_update(read=not exclusive)
-    row = db.execute(query).first()
+    row = db.execute(_LOCKED if exclusive else _SHARED).first()
     if row is None:
         # A new database: the row is made by whoever looks first, so that there is one to lock.
         made = (postgresql if db.dialect.name == "postgresql" else sqlite).insert(switches)
         db.execute(made.values(name=_ALL, halted=False).on_conflict_do_nothing())
-        row = db.execute(query).one()
+        row = db.execute(_SHARED).one()
     return SwitchState(row.halted, _utc(row.changed_at), row.changed_by, row.reason)
 
 

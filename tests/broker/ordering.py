@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker.base import BaseBroker
+from broker.journal import Journal
 from broker.models import Order, OrderRequest
 from tests.broker.paper_gateway import eventually
 
@@ -13,6 +14,14 @@ def request(**changes: Any) -> OrderRequest:
     """An order of five AAPL at the market, changed as said."""
     values: dict[str, Any] = {"symbol": "AAPL", "side": "buy", "qty": 5, "order_type": "market"}
     return OrderRequest(**(values | changes))
+
+
+def unsent(journal: Journal, account: str, asked: OrderRequest, **options: Any) -> Order:
+    """An order that was entered and, as its sender knows, didn't leave; or the one that is there."""
+    order, entered = journal.enter(account, asked, **options)
+    if entered:
+        journal.mark_unsent(order.id)
+    return journal.get(account, order.id)
 
 
 def settled(broker: BaseBroker, order: Order, status: str) -> Order:

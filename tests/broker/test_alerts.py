@@ -221,8 +221,7 @@ def test_an_order_that_is_never_answered_is_told_of_once_by_the_journal(receiver
     alerts = Alerts([receiver.url])
     journal = Journal.in_file(":memory:")
     build_broker(BrokerSettings("simulated"), journal, alerts)
-    order = journal.record("DU1", request(client_order_id="one"))
-    journal.mark_sent(order.id)
+    order, _ = journal.enter("DU1", request(client_order_id="one"))
     journal.mark_unknown(order.id, "no answer")
     journal.mark_unknown(order.id, "no answer")
     journal.update(order.id, OrderReport(Status.UNKNOWN))
@@ -238,8 +237,7 @@ def test_an_alert_that_fails_leaves_the_journal_as_it_is() -> None:
 
     journal = Journal.in_file(":memory:")
     journal.outcome_unknown = broken
-    order = journal.record("DU1", request(client_order_id="one"))
-    journal.mark_sent(order.id)
+    order, _ = journal.enter("DU1", request(client_order_id="one"))
     journal.mark_unknown(order.id, "no answer")
     assert journal.get("DU1", order.id).status == Status.UNKNOWN
 

@@ -20,6 +20,7 @@ from broker.journal import Journal
 from broker.models import Order, OrderReport, OrderRequest, Status
 from broker.placement import NothingKnown, legs_of, place
 from broker.validation import check_order
+from tests.broker.ordering import unsent
 
 BRACKET = OrderRequest(
     "AAPL", "buy", 5, "limit", 95.0, "gtc", "b", take_profit_price=110.0, stop_loss_price=90.0
@@ -102,7 +103,7 @@ def test_legs_of_an_entry_that_filled_in_part_are_not_given_up(journal: Journal)
 
 def test_a_legs_id_that_is_taken_leaves_nothing_behind(journal: Journal) -> None:
     taken = replace(legs_of(BRACKET)[1], qty=1.0)
-    journal.record("A1", taken)
+    unsent(journal, "A1", taken)
     with pytest.raises(DuplicateClientOrderId) as refused:
         placed(journal, None)
     assert refused.value.existing.client_order_id == "b.sl"
@@ -111,7 +112,7 @@ def test_a_legs_id_that_is_taken_leaves_nothing_behind(journal: Journal) -> None
 
 def test_a_leg_is_never_sent_by_itself(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.placement.SAME_ORDER_WAIT", 0.1)
-    entry = journal.record("A1", BRACKET, legs=legs_of(BRACKET))
+    entry = unsent(journal, "A1", BRACKET, legs=legs_of(BRACKET))
     gain = placed(journal, None, legs_of(BRACKET)[0])
     assert (gain.id, gain.status) == (entry.legs[0], "recorded")
 

@@ -370,7 +370,7 @@ def test_what_a_crash_left_as_sent_is_found_by_its_id_or_is_unknown(
 ) -> None:
     left, never = limit(client_order_id="left"), limit(client_order_id="never")
     for asked in (left, never):
-        assert journal.mark_sent(journal.record(ACCOUNT, asked).id)
+        assert journal.enter(ACCOUNT, asked)[1]
     crashed = make_portal_broker(portal, journal=Journal.in_file(str(tmp_path / "crashed.sqlite")))
     crashed.connect()
     crashed.place_order(left)

@@ -19,9 +19,7 @@ NOON = datetime(2026, 11, 20, 17, 0, tzinfo=UTC)
 
 
 def placed(journal: Journal, **changes: Any) -> Order:
-    order = journal.record("A1", request(**({"client_order_id": "one"} | changes)))
-    journal.mark_sent(order.id)
-    return order
+    return journal.enter("A1", request(**({"client_order_id": "one"} | changes)))[0]
 
 
 def fill(order: Order | None = None, **changes: Any) -> Fill:
@@ -118,22 +116,22 @@ def test_a_corrected_quantity_changes_what_is_expected(journal: Journal) -> None
 
 def test_a_replaced_order_is_still_the_one_that_was_asked_for(journal: Journal) -> None:
     asked = request(client_order_id="one", order_type="limit", limit_price=100.0)
-    order = journal.record("A1", asked)
-    journal.mark_sent(order.id)
+    order, _ = journal.enter("A1", asked)
     journal.begin_change(order.id, {"qty": 7.0})
     assert journal.change_under_way(order.id) == {"qty": 7.0}, "committed before it is sent"
     changed = journal.update(order.id, OrderReport(Status.SUBMITTED, qty=7.0, limit_price=100.0))
     assert changed.qty == 7.0
     assert journal.change_under_way(order.id) is None
-    assert journal.record("A1", asked).id == order.id
+    assert journal.enter("A1", asked) == (changed, False)
     with pytest.raises(DuplicateClientOrderId):
-        journal.record("A1", replace(asked, qty=7.0))
+        journal.enter("A1", replace(asked, qty=7.0))
 
 
 def test_an_order_has_its_links(journal: Journal) -> None:
     first = placed(journal)
-    leg = journal.record("A1", request(client_order_id="leg"), parent_id=first.id)
-    second = journal.record("A1", request(client_order_id="two"), replaces=first.id)
+    held = OrderReport(Status.ACCEPTED)
+    leg = journal.adopt("A1", request(client_order_id="leg"), held, parent_id=first.id)
+    second, _ = journal.enter("A1", request(client_order_id="two"), replaces=first.id)
     assert journal.attach(first.id, [leg.id]).legs == [leg.id]
     assert (leg.parent_id, second.replaces) == (first.id, first.id)
 
@@ -150,4 +148,5 @@ def test_a_journal_file_of_an_older_version_is_brought_up_to_date(tmp_path: Path
     assert journal.get("A1", order.id).legs == []
     assert not journal.get("A1", order.id).extended_hours
     journal.fills.record(fill(order))
-    assert journal.record("A1", request(client_order_id="new", order_type="stop", stop_price=5.0)).stop_price
+    new, _ = journal.enter("A1", request(client_order_id="new", order_type="stop", stop_price=5.0))
+    assert journal.get("A1", new.id).stop_price == 5.0

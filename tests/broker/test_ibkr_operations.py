@@ -18,6 +18,7 @@ from broker.errors import (
     OrderNotReplaceable,
 )
 from broker.models import Fill, Order, OrderEvent, OrderRequest
+from broker.placement import Enter
 from tests.broker.ordering import request, settled
 from tests.broker.paper_gateway import Paper, eventually
 
@@ -196,12 +197,17 @@ def test_a_guard_refuses_before_anything_is_journalled_or_sent(
 ) -> None:
     asked: list[tuple[float, str]] = []
 
-    def guard(wanted: OrderRequest, account: str) -> None:
-        asked.append((wanted.qty, account))
-        if wanted.qty > 5:
-            raise LimitExceeded("max_qty", wanted.qty, 5)
+    class Small:
+        def __call__(self, wanted: OrderRequest, account: str) -> None:
+            asked.append((wanted.qty, account))
+            if wanted.qty > 5:
+                raise LimitExceeded("max_qty", wanted.qty, 5)
 
-    broker = make_broker(guard=guard)
+        def admitting(self, wanted: OrderRequest, account: str, enter: Enter) -> tuple[Order, bool]:
+            self(wanted, account)
+            return enter(None)
+
+    broker = make_broker(guard=Small())
     broker.connect()
     with pytest.raises(LimitExceeded, match="max_qty"):
         broker.place_market_order("AAPL", 6, "buy")

@@ -25,42 +25,47 @@ from tests.broker.ordering import request
 from tests.broker.paper_gateway import ROOT
 
 
-def recorded(journal: Journal, **changes: object) -> Order:
-    return journal.record("A1", request(client_order_id="one", **changes))
+def entered(journal: Journal, **changes: object) -> Order:
+    return journal.enter("A1", request(client_order_id="one", **changes))[0]
 
 
 def test_the_same_id_and_body_is_the_same_order(journal: Journal) -> None:
-    first = recorded(journal)
-    assert first.status == Status.RECORDED
-    assert recorded(journal).id == first.id
+    first = entered(journal)
+    assert first.status == Status.SENT
+    assert journal.enter("A1", request(client_order_id="one")) == (first, False)
 
 
 @pytest.mark.parametrize(
     "changes", [{"qty": 6}, {"side": "sell"}, {"symbol": "MSFT"}, {"time_in_force": "gtc"}], ids=str
 )
 def test_the_same_id_with_another_body_is_refused(journal: Journal, changes: dict[str, object]) -> None:
-    recorded(journal)
+    entered(journal)
     with pytest.raises(DuplicateClientOrderId):
-        recorded(journal, **changes)
+        entered(journal, **changes)
 
 
 def test_another_account_has_client_order_ids_of_its_own(journal: Journal) -> None:
-    first = recorded(journal)
-    other = journal.record("A2", request(client_order_id="one", qty=9))
+    first = entered(journal)
+    other, _ = journal.enter("A2", request(client_order_id="one", qty=9))
     assert other.id != first.id
     with pytest.raises(OrderNotFound):
         journal.get("A2", first.id)
 
 
 def test_of_many_threads_one_may_send(journal: Journal) -> None:
-    order = recorded(journal)
+    asked = request(client_order_id="one")
+
+    def may_send(_: int) -> bool:
+        return journal.enter("A1", asked)[1]
+
     with ThreadPoolExecutor(16) as threads:
-        assert sum(threads.map(journal.mark_sent, [order.id] * 16)) == 1
+        assert sum(threads.map(may_send, range(16))) == 1
+        journal.mark_unsent(entered(journal).id)
+        assert sum(threads.map(may_send, range(16))) == 1, "what didn't leave may be sent once more"
 
 
 def test_a_late_status_does_not_reopen_a_final_order_but_a_fill_is_a_fact(journal: Journal) -> None:
-    order = recorded(journal)
-    journal.mark_sent(order.id)
+    order = entered(journal)
     journal.update(order.id, OrderReport(Status.CANCELLED))
     assert journal.update(order.id, OrderReport(Status.SUBMITTED)).status == Status.CANCELLED
     filled = journal.update(order.id, OrderReport(Status.FILLED, filled_qty=5, filled_price=10.0))
@@ -69,16 +74,14 @@ def test_a_late_status_does_not_reopen_a_final_order_but_a_fill_is_a_fact(journa
 
 
 def test_a_filled_quantity_never_falls(journal: Journal) -> None:
-    order = recorded(journal)
-    journal.mark_sent(order.id)
+    order = entered(journal)
     journal.update(order.id, OrderReport(Status.PARTIALLY_FILLED, filled_qty=3, filled_price=10.0))
     stale = journal.update(order.id, OrderReport(Status.SUBMITTED, filled_qty=0))
     assert (stale.status, stale.filled_qty, stale.filled_price) == (Status.PARTIALLY_FILLED, 3, 10.0)
 
 
 def test_an_unknown_outcome_does_not_hide_what_is_known_by_now(journal: Journal) -> None:
-    order = recorded(journal)
-    journal.mark_sent(order.id)
+    order = entered(journal)
     journal.update(order.id, OrderReport(Status.SUBMITTED))
     journal.mark_unknown(order.id, "no answer")
     assert journal.get("A1", order.id).status == Status.SUBMITTED
@@ -87,16 +90,17 @@ def test_an_unknown_outcome_does_not_hide_what_is_known_by_now(journal: Journal)
 def test_reconciliation_is_given_what_left_us_and_is_open(journal: Journal) -> None:
     states = (Status.RECORDED, Status.SENT, Status.SUBMITTED, Status.UNKNOWN, Status.FILLED)
     for number, status in enumerate(states):
-        order = journal.record("A1", request(client_order_id=f"n{number}"))
-        if status != Status.RECORDED:
-            journal.mark_sent(order.id)
+        order, _ = journal.enter("A1", request(client_order_id=f"n{number}"))
+        if status == Status.RECORDED:
+            journal.mark_unsent(order.id)
+        else:
             journal.update(order.id, OrderReport(status))
     assert [o.status for o in journal.unsettled("A1")] == [Status.SENT, Status.SUBMITTED, Status.UNKNOWN]
 
 
 def test_a_journal_file_is_durable_before_the_order_leaves(tmp_path: Path) -> None:
     path = str(tmp_path / "orders.sqlite")
-    order = recorded(Journal.in_file(path))
+    order = entered(Journal.in_file(path))
     assert Journal.in_file(path).get("A1", order.id) == order
 
 
@@ -159,6 +163,7 @@ def test_what_may_have_left_is_never_sent_again(journal: Journal) -> None:
 
 CRASH = """
 import os, signal, sys
+from sqlalchemy import event
 from broker.journal import Journal
 from broker.placement import place
 from broker.brokers.simulated import SimulatedBroker
@@ -170,8 +175,8 @@ journal = Journal.in_file(path)
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-if where == "between record and sent":
-    journal.mark_sent = lambda order_id: die()
+if where == "before the commit":
+    event.listen(journal.engine, "commit", lambda _: die())
 
 def send(order, instrument):
     if where == "between sent and the wire":
@@ -189,13 +194,13 @@ place(request(client_order_id="one"), capabilities=SimulatedBroker.capabilities,
 @pytest.mark.parametrize(
     ("where", "status", "sent"),
     [
-        ("between record and sent", Status.RECORDED, 0),
+        ("before the commit", None, 0),
         ("between sent and the wire", Status.SENT, 0),
         ("after the wire", Status.SENT, 1),
     ],
 )
-def test_a_killed_process_leaves_an_order_that_is_unsent_for_certain_or_looked_up(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, status: str, sent: int
+def test_a_killed_process_leaves_no_order_for_certain_or_one_that_is_looked_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, status: str | None, sent: int
 ) -> None:
     monkeypatch.setattr(placement, "SAME_ORDER_WAIT", 0.1)  # nobody is sending it any more
     path, wire = tmp_path / "orders.sqlite", tmp_path / "wire"
@@ -208,13 +213,13 @@ def test_a_killed_process_leaves_an_order_that_is_unsent_for_certain_or_looked_u
     )
     assert process.returncode == -signal.SIGKILL
     journal = Journal.in_file(str(path))
-    [order] = journal.recent("A1", 10)
-    assert order.status == status
+    left = journal.recent("A1", 10)
+    assert [order.status for order in left] == ([status] if status else [])
     assert len(wire.read_text().splitlines()) == sent
     after = Wire(journal)
-    if status == Status.RECORDED:
+    if status is None:
         assert after.place(request(client_order_id="one")).status == Status.SUBMITTED
         return
-    assert [o.id for o in journal.unsettled("A1")] == [order.id], "reconciliation looks it up"
+    assert journal.unsettled("A1") == left, "reconciliation looks it up"
     after.place(request(client_order_id="one"))
     assert after.sent == [], "it may have left, so repeating the call sends nothing"

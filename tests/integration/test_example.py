@@ -22,6 +22,7 @@ from broker.journal import Journal
 from broker.models import OrderRequest, Status
 from broker.risk.switch import KillSwitch
 from examples.moving_averages import SLOW, SYMBOLS, Signal, run, sample_history, signal
+from tests.broker.ordering import unsent
 from tests.broker.paper_gateway import eventually, paper_gateway
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def test_an_order_that_never_left_is_sent_by_the_next_run_as_it_was_decided(file
     decided = OrderRequest(
         "AAPL", "buy", 5.0, "limit", limit_price=190.4, client_order_id=wanted.client_order_id
     )
-    Journal.in_file(file).record("SIM-1", decided)  # and there the process died
+    unsent(Journal.in_file(file), "SIM-1", decided)
     broker = started(file)
     assert run(broker, rising, DAY, trade=True) == 0
     [order] = [o for o in broker.get_orders_history() if o.symbol == "AAPL"]
@@ -97,7 +98,7 @@ def test_an_order_that_never_left_is_sent_by_the_next_run_as_it_was_decided(file
 def test_an_order_of_unknown_outcome_ends_the_run_before_the_next_symbol(file: str) -> None:
     class Silent(SimulatedBroker):
         def place_order(self, request: OrderRequest) -> object:  # type: ignore[override]
-            order = self._journal.record("SIM-1", request)
+            order, _ = self._journal.enter("SIM-1", request)
             raise OrderOutcomeUnknown("no answer", order)
 
     broker = Silent(Journal.in_file(file))

@@ -52,7 +52,7 @@ def test_an_upgrade_keeps_orders_and_a_downgrade_gives_them_back(empty_database:
     journal = Journal(engine)
     [old] = journal.recent("A1", 10)
     assert (old.client_order_id, old.legs, old.commission, old.extended_hours) == ("old", [], None, False)
-    journal.record("A1", request(client_order_id="new", order_type="stop", stop_price=5.0))
+    journal.enter("A1", request(client_order_id="new", order_type="stop", stop_price=5.0))
     migrate(engine, "0001", say=told.append)
     with engine.connect() as db:
         assert set(db.execute(text("select client_order_id from orders")).scalars()) == {"old", "new"}
@@ -63,7 +63,7 @@ def test_an_upgrade_keeps_orders_and_a_downgrade_gives_them_back(empty_database:
 
 def test_fills_recorded_by_many_threads_at_once_are_one(engine: Engine) -> None:
     journal = Journal(engine)
-    order = journal.record("A1", request(client_order_id="one"))
+    order, _ = journal.enter("A1", request(client_order_id="one"))
     told = Fill("e1", order.id, "one", "AAPL", "buy", 5, 200.0, "2026-11-20T15:00:00+00:00", account_id="A1")
     with ThreadPoolExecutor(8) as threads:
         news = list(threads.map(lambda _n: journal.fills.record(told), range(16)))
@@ -95,19 +95,21 @@ def test_readiness_of_a_database_that_is_away_names_no_secret() -> None:
     assert "hunter2" not in why_not_ready(engine)
 
 
-def test_of_many_threads_one_order_is_recorded_and_one_may_send_it(engine: Engine) -> None:
+def test_of_many_threads_one_order_is_entered_and_one_may_send_it(engine: Engine) -> None:
     journal = Journal(engine)
     asked = request(client_order_id="one")
     with ThreadPoolExecutor(12) as threads:
-        orders = list(threads.map(lambda _n: journal.record("A1", asked), range(24)))
-        assert len({o.id for o in orders}) == 1
-        assert sum(threads.map(journal.mark_sent, [orders[0].id] * 24)) == 1
+        entered = list(threads.map(lambda _n: journal.enter("A1", asked), range(24)))
+        assert len({order.id for order, _ in entered}) == 1
+        assert sum(may_send for _, may_send in entered) == 1
+        journal.mark_unsent(entered[0][0].id)
+        again = list(threads.map(lambda _n: journal.enter("A1", asked), range(24)))
+        assert sum(may_send for _, may_send in again) == 1, "what didn't leave may be sent once more"
 
 
 def test_reports_at_the_same_time_lose_nothing(engine: Engine) -> None:
     journal = Journal(engine)
-    order = journal.record("A1", request(client_order_id="one", qty=50))
-    journal.mark_sent(order.id)
+    order, _ = journal.enter("A1", request(client_order_id="one", qty=50))
     reports = [
         OrderReport(Status.PARTIALLY_FILLED, filled_qty=n, filled_price=10.0, warnings=(f"w{n}",))
         for n in range(1, 21)
