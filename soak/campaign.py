@@ -17,7 +17,7 @@ from soak.judge import MUST_BE_ZERO, Tally
 #: schedules wait more than they compute: this many at once for each processor
 WORKERS_PER_PROCESSOR = 4
 #: a worker is replaced after so many, which gives back what killed brokers left behind
-SCHEDULES_PER_WORKER = 25
+SCHEDULES_PER_WORKER = 50
 
 _SUMMED = (
     "orders",
@@ -26,6 +26,7 @@ _SUMMED = (
     "crashes",
     "faults",
     "unknown",
+    "unknown_in_book",
     "unknown_settled",
     *MUST_BE_ZERO,
 )
@@ -71,12 +72,14 @@ class Report:
             ("crashes, faults", f"{sums['crashes']}, {sums['faults']}"),
             ("duplicates", f"{sums['duplicates']}  (must be 0)"),
             ("lost fills", f"{sums['lost_fills']}  (must be 0)"),
+            ("phantoms", f"{sums['phantoms']}  (must be 0)"),
             ("false rejections", f"{sums['false_rejections']}  (must be 0)"),
             ("false empties", f"{sums['false_empties']}  (must be 0)"),
             ("sent though said not", f"{sums['false_unsent']}  (must be 0)"),
             ("not in the journal", f"{sums['unjournalled']}  (must be 0)"),
             ("never settled, hung", f"{sums['unsettled']}, {sums['hung']}  (must be 0)"),
             ("unknown outcomes", f"{sums['unknown']}, of which {sums['unknown_settled']} settled"),
+            ("of them in the book", str(sums["unknown_in_book"])),
             ("longest recovery", f"{self.longest_recovery:.1f} s"),
         ]
         yield f"{self.broker}: {'clean' if self.clean else 'NOT CLEAN'}"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotDone
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,14 +66,11 @@ class Process:
 
         threading.Thread(target=run, name="caller", daemon=True).start()
         for _ in range(int(HUNG / _LOOK)):
-            try:
-                return outcome.result(_LOOK)
-            except BaseException as failure:
-                # What a dead process's calls end in reaches nobody.
-                if self.dead.is_set():
-                    raise Killed from None
-                if outcome.done() or not isinstance(failure, NotDone):
-                    raise
+            ended = wait([outcome], _LOOK).done
+            if self.dead.is_set():
+                raise Killed  # what a dead process's calls end in reaches nobody
+            if ended:
+                return outcome.result()
         raise Hung(f"a call of {self.broker.name} didn't end within {HUNG:g} s")
 
     def kill_after(self, commits: int) -> None:

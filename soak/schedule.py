@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from soak.faults import faults_of
 from soak.in_process import venue_for
 from soak.judge import Tally
 from soak.process import let_the_dead_rest
 from soak.venue import PRICE
-from soak.world import SYMBOLS, World, request
+from soak.world import SYMBOLS, World, by_money, request
 
 STEPS = (12, 28)
 _WEIGHTS = {
     "place": 30,
+    "by_money": 4,
+    "close": 6,
     "repeat": 8,
     "cancel": 10,
     "replace": 5,
@@ -30,7 +33,7 @@ _WEIGHTS = {
     "wait": 6,
 }
 
-Step = tuple[str, tuple[object, ...]]
+Step = tuple[str, Sequence[Any]]
 
 
 def steps(kind: str, seed: int, number: int) -> list[Step]:
@@ -49,8 +52,15 @@ def _step(kind: str, drawn: random.Random, index: int, number: int) -> Step:
             near = drawn.choice([None, True, True, False])
             side, symbol = drawn.choice(["buy", "buy", "sell"]), drawn.choice(SYMBOLS)
             return what, (f"s{number}-{index}", side, drawn.randint(1, 5), near, symbol)
-        case "repeat" | "cancel" | "replace":
-            return what, (drawn.random(), round(PRICE * drawn.uniform(0.9, 1.1), 2))
+        case "by_money":
+            return what, (f"s{number}-{index}", round(drawn.uniform(50, 900), 2), drawn.choice(SYMBOLS))
+        case "close":
+            return what, (f"s{number}-{index}", drawn.choice(SYMBOLS))
+        case "repeat" | "cancel":
+            return what, (drawn.random(),)
+        case "replace":
+            price, qty = round(PRICE * drawn.uniform(0.9, 1.1), 2), drawn.choice([None, drawn.randint(1, 8)])
+            return what, (drawn.random(), price, qty)
         case "price":
             return what, (drawn.choice(SYMBOLS), round(PRICE * drawn.uniform(0.97, 1.03), 2))
         case "fault":
@@ -66,21 +76,21 @@ def perform(world: World, step: Step) -> None:
     """Carry out one step; those that choose an earlier order do nothing while there is none."""
     what, details = step
     if what in ("repeat", "cancel", "replace"):
-        share, price = details
         if not world.asked:
             return
-        reference = list(world.asked)[int(float(str(share)) * len(world.asked))]
-        if what == "repeat":
-            world.place(world.asked[reference])
-        elif what == "cancel":
-            world.cancel(reference)
-        else:
-            world.replace(reference, float(str(price)))
-        return
+        share, *details = details
+        details = [list(world.asked)[int(share * len(world.asked))], *details]
     acts: dict[str, Callable[..., None]] = {
         "place": lambda reference, side, qty, near, symbol: world.place(
             request(reference, side=side, qty=qty, near=near, symbol=symbol)
         ),
+        "by_money": lambda reference, dollars, symbol: world.place(
+            by_money(reference, dollars=dollars, symbol=symbol)
+        ),
+        "close": world.close_position,
+        "repeat": world.repeat,
+        "cancel": world.cancel,
+        "replace": world.replace,
         "cancel_all": world.cancel_all,
         "read": world.read,
         "price": world.move_price,

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from broker.base import BaseBroker
 from localcloud.exchange.server import ExchangeServer
@@ -32,6 +32,9 @@ FrontEnd = Callable[["Venue"], contextlib.AbstractAsyncContextManager[int]]
 
 class Venue:
     """Use as a context manager. Methods may be called from any thread but the venue's own."""
+
+    #: whether `orders` and `executions` hold everything from the beginning
+    complete = True
 
     def __init__(
         self, front_end: FrontEnd | str, *, cash: float = 1_000_000.0, step: float = STEP_SECONDS
@@ -133,7 +136,7 @@ class Venue:
                 step_seconds=self._step,
             )
         )
-        kind = "alpaca" if self._front_end is _alpaca else "margin"
+        kind: Literal["alpaca", "margin"] = "alpaca" if self._front_end is _alpaca else "margin"
         self.exchange.exchange.add_user(
             USER, self.password, cash=self.cash, accounts=[self.account], kind=kind
         )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from broker.base import BaseBroker
 from broker.errors import (
     BrokerError,
-    DuplicateClientOrderId,
-    OrderNotFound,
+    InvalidRequest,
     OrderOutcomeUnknown,
     OrderRejected,
-    RateLimited,
-    UnsupportedOperation,
 )
 from broker.journal import Journal
 from broker.models import Order, OrderRequest, Status
@@ -35,16 +34,19 @@ STILL = 0.3
 NEWS = 3.0
 _LOOK = 0.02
 
+Ask = Callable[[BaseBroker], Order]
+
 
 class World:
     """`tally` holds what came of it. What a call ends in is taken down, never raised."""
 
     def __init__(self, kind: str, venue: Venue, journal_file: Path) -> None:
         self.kind = kind
-        self.venue = venue
+        self.venue: Venue = venue
         self.tally = Tally()
         self.claims: dict[str, str] = {}
-        self.asked: dict[str, OrderRequest] = {}
+        #: how each order was asked for, by its client order id
+        self.asked: dict[str, Ask] = {}
         self._unknown: set[str] = set()
         self._faults: dict[str, None] = {}
         self._file = journal_file
@@ -57,32 +59,50 @@ class World:
     # Operations
 
     def place(self, request: OrderRequest) -> None:
-        """Place a new order, or repeat the call of an earlier one."""
-        first = request.client_order_id not in self.asked
+        """Place a new order; one for an amount of money where the broker can."""
+        if request.notional is None or self.process.broker.capabilities.notional:
+            self._ask(request.client_order_id, lambda broker: broker.place_order(request))
+
+    def close_position(self, reference: str, symbol: str) -> None:
+        """Sell what is held, or buy back what is short. Whatever that is by then, it is one order."""
+        held = self._held_for_long()
+        refusal = self._ask(
+            reference, lambda broker: broker.close_position(symbol, client_order_id=reference)
+        )
+        if isinstance(refusal, InvalidRequest) and symbol in held and symbol in self._held_for_long():
+            self.tally.violated("false_empties", f"close_position({symbol}) said {refusal}, held: {held}")
+
+    def repeat(self, reference: str) -> None:
+        """Ask for an earlier order again, as a caller does that never got an answer."""
+        self._ask(reference, self.asked[reference])
+
+    def _ask(self, reference: str, ask: Ask) -> BrokerError | None:
+        first = reference not in self.asked
         self.tally.orders += first
-        self.asked[request.client_order_id] = request
-        claim = self._placing(lambda: self.process.broker.place_order(request), request.client_order_id)
+        self.asked[reference] = ask
+        claim, failure = self._placing(lambda: ask(self.process.broker), reference)
         # A repeated call that never got through says nothing about what the first one sent.
         if first or claim != "unsent":
-            self.claims[request.client_order_id] = claim
+            self.claims[reference] = claim
+        return failure
 
-    def _placing(self, work: Callable[[], Order], reference: str) -> str:
+    def _placing(self, work: Callable[[], Order], reference: str) -> tuple[str, BrokerError | None]:
         try:
-            return self.process.call(work).status
-        except OrderRejected:
-            return Status.REJECTED
-        except OrderOutcomeUnknown:
+            return self.process.call(work).status, None
+        except OrderRejected as refusal:
+            return Status.REJECTED, refusal
+        except OrderOutcomeUnknown as silence:
             self._unknown.add(reference)
-            return Status.UNKNOWN
+            return Status.UNKNOWN, silence
         except Killed:
             self.restart()
-            return "killed"
+            return "killed", None
         except Hung as hung:
             self.tally.violated("hung", str(hung))
             self.restart()
-            return "killed"
-        except BrokerError:
-            return "unsent"  # what every other error of place_order promises
+            return "killed", None
+        except BrokerError as failure:
+            return "unsent", failure  # what every other error of place_order promises
 
     def cancel(self, reference: str) -> None:
         """Cancel an order by our id, as a caller who kept only the client order id."""
@@ -90,16 +110,16 @@ class World:
         if order is not None:
             self._try(lambda: self.process.broker.cancel_order(order.id))
 
-    def replace(self, reference: str, limit_price: float) -> None:
-        """Give a working order another price, where the broker can."""
+    def replace(self, reference: str, limit_price: float, qty: float | None = None) -> None:
+        """Give a working order another price, and another quantity if `qty`, where the broker can."""
         order = self._known(reference)
-        if order is not None and getattr(self.process.broker.capabilities, "replace", False):
-            self._try(lambda: self.process.broker.replace_order(order.id, limit_price=limit_price))
+        if order is not None and self.process.broker.capabilities.replace:
+            change = self.process.broker.replace_order
+            self._try(lambda: change(order.id, limit_price=limit_price, qty=qty))
 
     def cancel_all(self) -> None:
-        """Cancel everything, where the broker can."""
-        if hasattr(self.process.broker, "cancel_all_orders"):
-            self._try(self.process.broker.cancel_all_orders)
+        """Cancel everything."""
+        self._try(lambda: self.process.broker.cancel_all_orders())
 
     def read(self) -> None:
         """Read everything. An empty answer while the book holds something is a lie."""
@@ -117,7 +137,7 @@ class World:
         for reference in list(self.asked)[-2:]:
             order = self._known(reference)
             if order is not None:
-                self._try(lambda order=order: self.process.broker.get_order(order.id))
+                self._try(partial(self.process.broker.get_order, order.id))
 
     def move_price(self, symbol: str, price: float) -> None:
         """Fix a price; resting orders that it crosses trade."""
@@ -169,12 +189,13 @@ class World:
         tally = self.tally
         tally.fills = len(self.venue.executions())
         journal = self.journal.recent(self.venue.account, 10_000)
-        judge.judge_orders(tally, self.venue.orders(), journal, self.claims)
-        if getattr(self.process.broker.capabilities, "fills", False):
-            judge.judge_fills(tally, self.venue.executions(), self._told_fills())
+        rows, complete = self.venue.orders(), self.venue.complete
+        judge.judge_orders(tally, rows, journal, self.claims, complete=complete)
+        judge.judge_fills(tally, self.venue.executions(), self._told_fills(), complete=complete)
         told = {p.symbol: p.qty for p in self._try(self.process.broker.get_positions, failed=None) or []}
         judge.judge_positions(tally, self.venue.positions(), told)
         tally.unknown = len(self._unknown)
+        tally.unknown_in_book = len(self._unknown & judge.by_reference(rows).keys())
         by_reference = {order.client_order_id: order for order in journal}
         tally.unknown_settled = sum(by_reference[r].status != Status.UNKNOWN for r in self._unknown)
         return tally
@@ -205,13 +226,17 @@ class World:
             order = known.get(reference)
             if order is not None and not judge.agrees(same[-1], order):
                 fine = False
-                self._try(lambda order=order: self.process.broker.get_order(order.id))
+                self._try(partial(self.process.broker.get_order, order.id))
         told = self._try(self.process.broker.get_positions, failed=None)
-        return fine and told is not None and {p.symbol: p.qty for p in told} == self.venue.positions()
+        held = judge.shares(self.venue.positions())
+        return fine and told is not None and judge.shares({p.symbol: p.qty for p in told}) == held
 
-    def _told_fills(self) -> dict[str, float]:
+    def _told_fills(self) -> dict[str, float] | None:
+        fills = self._try(lambda: self.process.broker.get_fills(limit=10_000))
+        if fills is None:
+            return None
         told: dict[str, float] = {}
-        for fill in self._try(lambda: self.process.broker.get_fills(limit=10_000), failed=[]):
+        for fill in fills:
             told[fill.client_order_id] = told.get(fill.client_order_id, 0.0) + fill.qty
         return told
 
@@ -240,7 +265,7 @@ class World:
         except Hung as hung:
             self.tally.violated("hung", str(hung))
             self.restart()
-        except (BrokerError, OrderNotFound, RateLimited, UnsupportedOperation, DuplicateClientOrderId):
+        except BrokerError:
             pass
         return failed
 
@@ -256,3 +281,8 @@ def request(
     return OrderRequest(
         symbol, side, qty, "limit", limit_price=limit, client_order_id=reference, time_in_force=tif
     )
+
+
+def by_money(reference: str, *, dollars: float, symbol: str) -> OrderRequest:
+    """A purchase for an amount of money, at the market."""
+    return OrderRequest(symbol, "buy", 0.0, "market", notional=dollars, client_order_id=reference)

@@ -20,7 +20,7 @@ from soak.faults import faults_of
 from soak.in_process import venue_for
 from soak.process import let_the_dead_rest
 from soak.venue import PRICE
-from soak.world import SYMBOLS, World, request
+from soak.world import SYMBOLS, World, by_money, request
 from tests.conformance.conftest import REAL
 
 SIDES, KINDS = st.sampled_from(["buy", "sell"]), st.sampled_from([None, True, False])
@@ -47,17 +47,30 @@ class Machine(RuleBasedStateMachine):
         self.world.place(request(reference, side=side, qty=qty, near=near, symbol=symbol))
         return reference
 
+    @rule(target=placed, symbol=st.sampled_from(SYMBOLS))
+    def close_position(self, symbol: str) -> str:
+        reference = f"m-{len(self.world.asked)}"
+        self.world.close_position(reference, symbol)
+        return reference
+
+    @precondition(lambda self: self.world.process.broker.capabilities.notional)
+    @rule(target=placed, dollars=st.integers(50, 900), symbol=st.sampled_from(SYMBOLS))
+    def place_by_money(self, dollars: int, symbol: str) -> str:
+        reference = f"m-{len(self.world.asked)}"
+        self.world.place(by_money(reference, dollars=dollars, symbol=symbol))
+        return reference
+
     @rule(reference=placed)
     def repeat(self, reference: str) -> None:
-        self.world.place(self.world.asked[reference])
+        self.world.repeat(reference)
 
     @rule(reference=placed)
     def cancel(self, reference: str) -> None:
         self.world.cancel(reference)
 
-    @rule(reference=placed, price=PRICES)
-    def replace(self, reference: str, price: float) -> None:
-        self.world.replace(reference, price)
+    @rule(reference=placed, price=PRICES, qty=st.none() | st.integers(1, 8))
+    def replace(self, reference: str, price: float, qty: int | None) -> None:
+        self.world.replace(reference, price, qty)
 
     @rule()
     def cancel_all(self) -> None:
