@@ -151,5 +151,6 @@ async def test_an_event_loop_goes_on_while_the_broker_is_asked(broker: BaseBroke
     beating = asyncio.create_task(beat())
     accounts = await asyncio.gather(*(broker.get_account_async() for _ in range(5)))
     beating.cancel()
-    assert beats > 5
+    # Calls that held the loop up would all be done within one turn of it, and be told two turns later.
+    assert beats > 3
     assert {a.id for a in accounts} == {broker.get_account().id}
