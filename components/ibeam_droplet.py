@@ -7,7 +7,7 @@ credentials reach the machine in it, injected by cloud-init, so it is a secret h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pulumi
 import pulumi_digitalocean as digitalocean
@@ -20,6 +20,7 @@ from broker.fleet.spec import (
     droplet_size,
     droplet_tags,
     droplet_user_data,
+    gateway_token,
 )
 
 
@@ -48,13 +49,14 @@ class FleetSettings:
 
 @dataclass(frozen=True, slots=True)
 class IBeamDropletArgs:
-    """Whose droplet, and the IBKR login that it gets."""
+    """Whose droplet, and the IBKR login that it gets. `token_key` is what its gateway token is made from."""
 
     fleet: FleetSettings
     user: str
     environment: Environment
     index: int
     credentials: Credentials
+    token_key: pulumi.Input[str]
     firewall: pulumi.Resource
 
 
@@ -67,11 +69,17 @@ class IBeamDroplet(pulumi.ComponentResource):
     def __init__(self, name: str, args: IBeamDropletArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:ibeam:IBeamDroplet", name, None, opts)
         fleet, who = args.fleet, (args.user, args.environment, args.index)
-        client_ip: pulumi.Output[str] = pulumi.Output.secret(fleet.client_ip)
         # All but the user data is known before the NAT's address is, so that a preview shows it.
         name_there = droplet_name(*who)
-        user_data = client_ip.apply(
-            lambda address: droplet_user_data(args.environment, fleet.resolved(address), args.credentials)
+        waits_for: pulumi.Output[list[str]] = pulumi.Output.secret(
+            pulumi.Output.all(fleet.client_ip, args.token_key)
+        )
+        user_data = waits_for.apply(
+            lambda known: droplet_user_data(
+                args.environment,
+                fleet.resolved(known[0]),
+                replace(args.credentials, gateway_token=gateway_token(known[1], name_there)),
+            )
         )
 
         droplet = digitalocean.Droplet(

@@ -10,6 +10,7 @@ import pulumi
 from broker.fleet.spec import Credentials
 from components.fleet_firewall import FleetFirewall, FleetFirewallArgs
 from components.fleet_sweep import FleetSweep, FleetSweepArgs
+from components.fleet_tokens import FleetTokens
 from components.ibeam_droplet import FleetSettings, IBeamDroplet, IBeamDropletArgs
 from stacks.settings import Settings
 
@@ -31,10 +32,12 @@ def declare_fleet(
         image=ibeam.image,
         container=ibeam.container,
     )
+    token_key = FleetTokens(f"{prefix}-fleet-tokens").key if ibeam.users else None
     droplets = {}
     for user in ibeam.users:
         assert user.username is not None  # stacks.relations: a declared user has a login
         assert user.password is not None
+        assert token_key is not None
         droplet = IBeamDroplet(
             user.droplet_name,
             IBeamDropletArgs(
@@ -43,6 +46,7 @@ def declare_fleet(
                 environment=user.environment,
                 index=user.index,
                 credentials=Credentials(user.username.get_secret_value(), user.password.get_secret_value()),
+                token_key=token_key,
                 firewall=firewall.firewall,
             ),
         )

@@ -8,10 +8,15 @@ users may be written alike once they are sanitised. Ownership is in the tags.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import hmac
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
+from urllib.parse import urlsplit
 
 from broker.fleet.cloud_init import DROPLET_USER_DATA_LIMIT, render
 
@@ -20,6 +25,11 @@ Manager = Literal["pulumi", "service"]
 
 _NAME_LIMIT = 63
 """A droplet's name becomes its host name, one DNS label (RFC 1035); DigitalOcean itself takes 255."""
+
+_SHORTEST_TOKEN = 43
+"""Characters that 256 bits have in base64 without padding; in hex they have more."""
+
+_KEY_BYTES = 32
 
 _WRITABLE = re.compile(r"[A-Za-z0-9._@+ -]+")
 _TAG = re.compile(r"[A-Za-z0-9_:-]{1,255}")
@@ -34,10 +44,29 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A login at IBKR. Its repr hides the password, so neither a log nor a traceback shows it."""
+    """A login at IBKR. Its repr hides the password, so neither a log nor a traceback shows it.
+
+    `gateway_token` is what the service shows to the proxy before the gateway. A declared droplet of a stock
+    image has to be told of it, and gets its hash; a snapshot has no proxy.
+    """
 
     username: str
     password: str = field(repr=False)
+    gateway_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a run-time droplet gets instead of credentials: how it makes itself known to the service.
+
+    `token` works once and for half an hour; the service keeps its hash. `push_key` is the public half (base64
+    of 32 bytes) of the Ed25519 key that the service signs what it pushes with.
+    """
+
+    service_url: str
+    token: str = field(repr=False)
+    account_id: str
+    push_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +90,7 @@ class DropletSettings:
 
 @dataclass(frozen=True, slots=True)
 class DropletSpec:
-    """What DigitalOcean is asked for. `user_data` holds credentials: a secret."""
+    """What DigitalOcean is asked for. `user_data` holds credentials or an enrolment's token: a secret."""
 
     name: str
     size: str
@@ -82,21 +111,27 @@ def droplet_spec(
     environment: Environment,
     index: int,
     settings: DropletSettings,
-    credentials: Credentials,
+    login: Credentials | Enrolment,
     manager: Manager,
     account: str = "",
 ) -> DropletSpec:
-    """Describes one user's droplet. `account` is the opaque id of its owner; without it one is derived.
+    """Describes one user's droplet.
+
+    `account` is the opaque id of its owner; without it, it is the enrolment's, or derived from the others.
 
     Raises SpecError for a value that no droplet can have, TemplateError if the templates are broken.
     """
+    if isinstance(login, Enrolment):
+        if account not in ("", login.account_id):
+            raise SpecError(f"the droplet is of account {account!r} and enrols as {login.account_id!r}")
+        account = login.account_id
     return DropletSpec(
         name=droplet_name(user, environment, index),
         size=droplet_size(environment, settings),
         region=settings.region,
         image=settings.image,
         tags=droplet_tags(stack, user, environment, index, manager, account),
-        user_data=droplet_user_data(environment, settings, credentials),
+        user_data=droplet_user_data(environment, settings, login),
     )
 
 
@@ -155,20 +190,51 @@ def droplet_tags(
     return tags
 
 
-def droplet_user_data(environment: Environment, settings: DropletSettings, credentials: Credentials) -> str:
-    """The droplet's cloud-init with the credentials injected: a secret. Raises SpecError, TemplateError."""
+def droplet_user_data(
+    environment: Environment, settings: DropletSettings, login: Credentials | Enrolment
+) -> str:
+    """The droplet's cloud-init, with the credentials injected or with what it enrols by: a secret either way.
+
+    Raises SpecError, TemplateError.
+    """
     _check_environment(environment)
-    values = {
-        "ib_username": credentials.username,
-        "ib_password": credentials.password,
-        "use_paper_account": "False" if environment == "live" else "True",
-        "client_address": settings.client_address,
-    }
+    paper = environment != "live"
+    values = {"use_paper_account": str(paper), "client_address": settings.client_address}
     if is_snapshot(settings.image):
-        check_credentials(credentials, for_snapshot=True)
+        if isinstance(login, Enrolment):
+            raise SpecError(
+                f"image {settings.image} is a private snapshot, which can't enrol: "
+                "use a stock image, such as ubuntu-24-04-x64"
+            )
+        check_credentials(login, for_snapshot=True)
+        values |= {"ib_username": login.username, "ib_password": login.password}
         return render("ibeam-snapshot.yaml", values, DROPLET_USER_DATA_LIMIT)
-    check_credentials(credentials, for_snapshot=False)
-    return render("ibeam.yaml", {**values, "ibeam_image": settings.ibeam_image}, DROPLET_USER_DATA_LIMIT)
+    if isinstance(login, Enrolment):
+        _check_enrolment(login)
+        agent: dict[str, object] = {
+            "account_id": login.account_id,
+            "service_url": login.service_url,
+            "enrolment_token": login.token,
+            "push_key": login.push_key,
+        }
+    else:
+        check_credentials(login, for_snapshot=False)
+        if len(login.gateway_token) < _SHORTEST_TOKEN:
+            raise SpecError(
+                f"the gateway token has fewer than {_SHORTEST_TOKEN} characters: make it of 256 random bits"
+            )
+        agent = {
+            "username": login.username,
+            "password": login.password,
+            "gateway_token_sha256": hashlib.sha256(login.gateway_token.encode()).hexdigest(),
+        }
+    values |= {"agent_settings": json.dumps({**agent, "paper": paper}), "ibeam_image": settings.ibeam_image}
+    return render("ibeam.yaml", values, DROPLET_USER_DATA_LIMIT)
+
+
+def gateway_token(key: str, droplet: str) -> str:
+    """The gateway token of a declared droplet by its name: 64 hexadecimal digits, of the stack's token key."""
+    return hmac.new(key.strip().encode(), droplet.encode(), hashlib.sha256).hexdigest()
 
 
 def is_snapshot(image: str) -> bool:
@@ -200,6 +266,21 @@ def check_credentials(credentials: Credentials, for_snapshot: bool) -> None:
                 f"the IBKR {name} holds a NUL, a carriage return or a last newline, which IBeam would drop: "
                 "remove it (was it pasted with the line's end?)"
             )
+
+
+def _check_enrolment(enrolment: Enrolment) -> None:
+    url = urlsplit(enrolment.service_url)
+    local = (url.hostname or "").startswith("127.")
+    if url.scheme != "https" and not (url.scheme == "http" and local):
+        raise SpecError(f"droplets enrol at {enrolment.service_url!r}: give the service's https:// address")
+    if not re.fullmatch(rf"[\w.~-]{{{_SHORTEST_TOKEN},}}", enrolment.token, re.ASCII):
+        raise SpecError("the enrolment token is none: make it with secrets.token_urlsafe(32)")
+    try:
+        size = len(base64.b64decode(enrolment.push_key, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if size != _KEY_BYTES:
+        raise SpecError("the push key isn't one: give the Ed25519 public key's 32 bytes in base64")
 
 
 def _check_environment(environment: str) -> None:

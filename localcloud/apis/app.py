@@ -33,6 +33,7 @@ def application(cloud: Cloud) -> Starlette:
         routes=[
             Route("/", index),
             Mount("/computeMetadata", routes=metadata.routes(cloud)),
+            Mount("/droplet", routes=metadata.droplet_routes(cloud)),
             Mount("/secretmanager", routes=secretmanager.routes(cloud)),
             Mount("/run", routes=run.routes(cloud)),
             Mount("/oidc", routes=oidc.routes(cloud)),

@@ -1,7 +1,8 @@
-"""The metadata server of Compute Engine and Cloud Run: who a machine is, and its access tokens.
+"""The metadata servers: who a machine is; of Compute Engine and Cloud Run, with tokens, and of droplets.
 
 It knows who asks by the process that opened the connection, so a machine gets its own metadata and
-nobody else's. cloud.google.com/compute/docs/metadata/querying-metadata
+nobody else's. cloud.google.com/compute/docs/metadata/querying-metadata,
+docs.digitalocean.com/reference/api/metadata
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
         return response
 
     return [Route("/v1/{path:path}", read)]
+
+
+def droplet_routes(cloud: Cloud) -> list[BaseRoute]:
+    """DigitalOcean's server, as far as our droplets ask it; to be mounted at /droplet."""
+
+    async def address(request: Request) -> Response:
+        machine = cloud.network.identify(request.client)
+        if machine is None or not machine.startswith("droplet/"):
+            return PlainTextResponse("There is no metadata server outside of a droplet.\n", 404)
+        return PlainTextResponse(cloud.machines.specification(machine)["spec"]["address"])
+
+    return [Route("/metadata/v1/interfaces/public/0/ipv4/address", address)]
 
 
 def _answer(cloud: Cloud, request: Request) -> Response:

@@ -1,4 +1,7 @@
-"""Docker on a machine of the local cloud: one image is to be had, IBeam's, and it is the paper gateway."""
+"""Docker on a machine of the local cloud: one image is to be had, IBeam's, and it is the paper gateway.
+
+A container has ports of its own; a published one is a port of the machine, on all addresses or on loopback.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localcloud.machines.calls import Call, Done, GuestMachine, Outcome
+from localcloud.machines.calls import Call, Done, GuestMachine, Outcome, option
 from localcloud.machines.service import ProgramMissing, Running
 from localcloud.processes import module_environment
 
@@ -42,13 +45,14 @@ class Options:
     image: str = ""
     name: str = ""
     detached: bool = False
+    removed: bool = False
     env: dict[str, str] = field(default_factory=dict, repr=False)
     mounts: list[tuple[str, str]] = field(default_factory=list)
     ports: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 async def docker(machine: GuestMachine, call: Call) -> Outcome:
-    """The command `docker`: pull, run, stop, rm, ps and image inspect."""
+    """The command `docker`: pull, run, stop, rm, ps, logs and image inspect."""
     if "docker.io" not in machine.packages:
         raise ProgramMissing("docker: command not found (package docker.io isn't installed)")
     verb, *arguments = call.arguments or [""]
@@ -59,7 +63,9 @@ async def docker(machine: GuestMachine, call: Call) -> Outcome:
             _pull(machine, arguments[-1])
             return Done(stdout=f"{arguments[-1]}: the image is here\n")
         if verb in ("stop", "kill", "rm"):
-            return await _end(machine, arguments)
+            return await _end(machine, arguments, removing=verb == "rm")
+        if verb == "logs":
+            return _logs(machine, arguments)
     except DockerError as error:
         return Done(_REFUSED, stderr=f"docker: {error}\n")
     if verb == "ps":
@@ -78,6 +84,7 @@ def read_options(arguments: list[str]) -> Options:
         name = _SHORT.get(name, name)
         if name in _FLAGS or name == "--detach":
             options.detached = options.detached or name in ("-d", "--detach")
+            options.removed = options.removed or name == "--rm"
             continue
         if not equals:
             if not rest:
@@ -124,49 +131,88 @@ def _take(options: Options, name: str, value: str) -> None:
 async def _run(machine: GuestMachine, options: Options) -> Outcome:
     _pull(machine, options.image)
     name = options.name or f"ibeam-{len(machine.containers)}"
-    if name in machine.containers:
+    log = _log_of(machine, name)
+    if name in machine.containers or log.exists():
         raise DockerError(f'Conflict. The container name "/{name}" is already in use')
     command = [sys.executable, "-m", "localcloud.gateways.client_portal"]
-    command += ["--socket", str(machine.port_socket(_API_PORT))]
-    command += ["--health-socket", str(machine.port_socket(_HEALTH_PORT))]
+    command += ["--socket", str(_port_of(machine, name, _API_PORT))]
+    command += ["--health-socket", str(_port_of(machine, name, _HEALTH_PORT))]
+    command += ["--log-file", str(log)]
     for inside, outside in options.mounts:
         command += ["--mount", f"{machine.paths.restore(inside)}={outside}"]
-    published = _publish(machine, options)
+    log.touch(mode=0o600)
+    published = _publish(machine, name, options)
     running = await machine.host.spawn(command, env={**options.env, **module_environment()}, log=name)
     machine.containers[name] = running
-    ended = asyncio.create_task(_clean_up(machine, name, running, published))
+    ended = asyncio.create_task(_clean_up(machine, name, running, published, options.removed))
     machine.tasks.add(ended)
     ended.add_done_callback(machine.tasks.discard)
     return Done(stdout=f"{name}\n") if options.detached else running
 
 
-def _publish(machine: GuestMachine, options: Options) -> list[int]:
-    """Opens the container's ports; one that is bound to loopback is nobody else's business."""
+def _port_of(machine: GuestMachine, name: str, port: int) -> Path:
+    """The socket that stands for a port inside a container."""
+    return machine.paths.own / f"{name}-{port}"
+
+
+def _log_of(machine: GuestMachine, name: str) -> Path:
+    """What a container printed; there from its start until it is removed."""
+    return machine.paths.own / f"{name}.log"
+
+
+def _remove(machine: GuestMachine, name: str) -> None:
+    """What is left of a container that ended."""
+    _log_of(machine, name).unlink(missing_ok=True)
+
+
+def _publish(machine: GuestMachine, name: str, options: Options) -> list[int]:
+    """Opens the container's ports on the machine; one that is bound to loopback, there only."""
     published = []
     for address, outside, inside in options.ports:
+        socket = _port_of(machine, name, inside)
+        loopback = machine.port_socket(outside)
+        loopback.unlink(missing_ok=True)
+        loopback.symlink_to(socket)
         if address in ("127.0.0.1", "localhost"):
             continue
-        machine.host.listen(outside, machine.port_socket(inside))
+        machine.host.listen(outside, socket)
         published.append(outside)
     return published
 
 
-async def _clean_up(machine: GuestMachine, name: str, running: Running, published: list[int]) -> None:
+async def _clean_up(
+    machine: GuestMachine, name: str, running: Running, published: list[int], removed: bool
+) -> None:
     await running.wait()
     machine.containers.pop(name, None)
     for port in published:
         machine.host.unlisten(port)
+    if removed:
+        _remove(machine, name)
 
 
-async def _end(machine: GuestMachine, arguments: list[str]) -> Outcome:
+async def _end(machine: GuestMachine, arguments: list[str], removing: bool) -> Outcome:
     names = [word for word in arguments if not word.startswith("-") and not word.isdigit()]
     for name in names:
-        running = machine.containers.get(name)
-        if running is None:
+        running, log = machine.containers.get(name), _log_of(machine, name)
+        if running is None and not log.exists():
             return Done(1, stderr=f"Error response from daemon: No such container: {name}\n")
-        running.terminate()
-        await running.wait()
+        if running:
+            running.terminate()
+            await running.wait()
+        if removing:
+            _remove(machine, name)
     return Done(stdout="".join(f"{name}\n" for name in names))
+
+
+def _logs(machine: GuestMachine, arguments: list[str]) -> Outcome:
+    """docker logs [--tail N] NAME."""
+    log = _log_of(machine, arguments[-1])
+    if not log.exists():
+        return Done(1, stderr=f"Error response from daemon: No such container: {arguments[-1]}\n")
+    tail = int(option(arguments, "--tail", "-n") or 0)
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    return Done(stdout="".join(lines[-tail:] if tail else lines))
 
 
 def _pull(machine: GuestMachine, image: str) -> None:

@@ -55,7 +55,7 @@ class Guest:
         self._machine = GuestMachine(
             host=host,
             paths=self._paths,
-            units=Units(self._paths, self._runner, self._say),
+            units=Units(self._paths, self._runner, self._say, ports=self._port),
             cloud_init=CloudInit(self._paths, user_data, self._say),
             disks=dict(disks or {}),
             offline=offline,
@@ -180,6 +180,13 @@ class Guest:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.write_text(content)
             self._paths.know_scripts(path for path in IBEAM_SNAPSHOT if path.endswith(".sh"))
+
+    def _port(self, port: int, is_open: bool) -> None:
+        """A service that listens on a port of the machine is there, or gone."""
+        if is_open:
+            self._host.listen(port, self._machine.port_socket(port))
+        else:
+            self._host.unlisten(port)
 
     def _say(self, text: str) -> None:
         self._host.log(self._paths.restore(text))

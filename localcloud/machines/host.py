@@ -101,7 +101,9 @@ class MachineHost:
     def _environment(self) -> dict[str, str]:
         settings = self.cloud.settings
         found = {"IBKR_SERVERS": settings.exchange_address, "HOME": str(self.root)}
-        if self.kind != "droplet":  # a droplet isn't in Google's network
+        if self.kind == "droplet":  # it isn't in Google's network
+            found["DROPLET_METADATA"] = f"{settings.api_url}/droplet"
+        else:
             found["GCE_METADATA_HOST"] = settings.api_url.removeprefix("http://")
             found["SECRET_MANAGER_ENDPOINT"] = f"{settings.api_url}/secretmanager"
         return found

@@ -98,6 +98,7 @@ class MachineRunner:
             **call.env,
             "PATH": str(self._bin),
             "MACHINE_CONTROL": str(self._control),
+            "PORT_SOCKETS": str(machine.paths.own),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return await machine.host.spawn(self._real(call), env=environment, cwd=folder, log=log)
@@ -126,6 +127,8 @@ class MachineRunner:
         tool = self._bin / Path(words[0]).name
         if not tool.exists():
             raise ProgramMissing(f"{words[0]}: No such interpreter")
+        if tool.name == "python3" and any(name.startswith("python3-") for name in self._of().packages):
+            return [sys.executable, *words[1:]]  # through the link, it finds no library but its own
         return [str(tool), *words[1:]]
 
     def _say(self, log: str, outcome: Done) -> None:

@@ -27,9 +27,16 @@ class Units:
     """systemd, for one machine."""
 
     def __init__(
-        self, paths: MachinePaths, runner: Runner, log: Callable[[str], None], clock: Time | None = None
+        self,
+        paths: MachinePaths,
+        runner: Runner,
+        log: Callable[[str], None],
+        clock: Time | None = None,
+        ports: Callable[[int, bool], None] | None = None,
     ) -> None:
+        """`ports(port, up)` is told of each port that a service may listen on (SocketBindAllow=)."""
         self._paths, self._runner, self._log = paths, runner, log
+        self._ports = ports or _no_ports
         self._clock = clock or Time()
         self._services: dict[str, Service] = {}
         self._jobs: dict[str, asyncio.Task[bool]] = {}
@@ -232,8 +239,11 @@ class Units:
         ]
 
     def _changed(self, name: str) -> None:
-        """Units bound to one that went down go down with it."""
-        if self._services[name].state not in ("inactive", "failed"):
+        """The ports of a unit open and close with it; units bound to one that went down go down with it."""
+        down = self._services[name].state in ("inactive", "failed")
+        for word in self._services[name].unit.words("Service", "SocketBindAllow"):
+            self._ports(int(word.rpartition(":")[2]), not down)
+        if not down:
             return
         for other in self._needing(name, ("BindsTo",)):
             follower = asyncio.get_running_loop().create_task(self._stop(other))
@@ -280,6 +290,10 @@ class Units:
         """Whether a unit is the image's own: one that `provide` named, or a target."""
         full = full_name(name)
         return full in self._ready_made or (full.endswith((".target", ".mount")) and self._read(full) is None)
+
+
+def _no_ports(port: int, up: bool) -> None:
+    """A machine that nobody reaches."""
 
 
 def _requires(unit: UnitFile) -> list[str]:

@@ -5,16 +5,18 @@ That it does its work is shown in tests/machines; `cloud-init schema` needs clou
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import re
+import sys
 from typing import Any
 
 import pytest
 import yaml
 
 from broker.fleet.cloud_init import DROPLET_USER_DATA_LIMIT, render, template_directory
-from broker.fleet.spec import Credentials, DropletSettings, droplet_spec
+from broker.fleet.spec import Credentials, DropletSettings, Enrolment, droplet_spec
 from tests.fleet.values import GATEWAY, LIVE_GATEWAY, NASTY_PASSWORDS
 
 ADDRESS = "203.0.113.7"
@@ -23,9 +25,19 @@ IMAGES = ["ubuntu-24-04-x64", "182556282"]
 
 def droplet(image: str, password: str = "secret-password", environment: Any = "paper") -> str:
     settings = DropletSettings(client_address=ADDRESS, image=image)
-    return droplet_spec(
-        "local", "alice", environment, 1, settings, Credentials("ib user", password), "pulumi"
-    ).user_data
+    login = Credentials("ib user", password, "a-gateway-token-of-256-random-bits-in-base64")
+    return droplet_spec("local", "alice", environment, 1, settings, login, "pulumi").user_data
+
+
+def enrolling(environment: Any = "paper") -> str:
+    enrolment = Enrolment(
+        "https://api.example",
+        "an-enrolment-token-of-256-random-bits-base64",
+        "ib-paper-a1b2c3d4",
+        base64.b64encode(b"k" * 32).decode(),
+    )
+    settings = DropletSettings(client_address=ADDRESS)
+    return droplet_spec("local", "alice", environment, 1, settings, enrolment, "service").user_data
 
 
 VARIANTS = [
@@ -36,6 +48,7 @@ VARIANTS = [
         for image in IMAGES
         for environment in ("live", "paper", "demo")
     ),
+    pytest.param(enrolling(), id="droplet-enrolling"),
 ]
 
 
@@ -70,7 +83,13 @@ def test_every_unit_that_is_started_was_written_and_is_enabled(user_data: str) -
         named = {word for command in commands if command[1] == verb for word in command[2:]} - {"--no-block"}
         assert named <= written
     enabled = {word for command in commands if command[1] == "enable" for word in command[2:]}
-    assert enabled == written, "a unit that isn't enabled is gone after the first reboot"
+    installable = {
+        path.rsplit("/", 1)[1]
+        for path, entry in files(user_data).items()
+        if path.endswith(".service") and "[Install]" in content(entry)
+    }
+    assert enabled == installable, "a unit that isn't enabled is gone after the first reboot"
+    assert written - installable <= {"ibeam.service"}, "the agent starts it, and nothing else does"
 
 
 @pytest.mark.parametrize("user_data", VARIANTS)
@@ -112,14 +131,17 @@ def test_no_command_line_of_the_gateway_holds_a_login() -> None:
 
 
 @pytest.mark.parametrize("password", NASTY_PASSWORDS)
-def test_a_stock_droplet_gets_the_login_in_files_that_only_root_reads(password: str) -> None:
+def test_a_stock_droplet_gets_the_login_in_one_file_that_only_root_reads(password: str) -> None:
     written = files(droplet(IMAGES[0], password))
-    for name, expected in (("account", "ib user"), ("password", password)):
-        entry = written[f"/var/lib/ibeam/secrets/{name}"]
-        assert content(entry) == expected
-        assert entry["permissions"] == "0400"
-    holding = [path for path, entry in written.items() if password in content(entry)]
-    assert holding == ["/var/lib/ibeam/secrets/password"]
+    entry = written["/etc/ibeam/agent.json"]
+    settings = json.loads(content(entry))
+    assert (settings["username"], settings["password"]) == ("ib user", password)
+    assert entry["permissions"] == "0400"
+    escaped = json.dumps(password)[1:-1]
+    holding = [
+        path for path, entry in written.items() if password in content(entry) or escaped in content(entry)
+    ]
+    assert holding == ["/etc/ibeam/agent.json"]
 
 
 @pytest.mark.parametrize("password", [word for word in NASTY_PASSWORDS if word.isprintable()])
@@ -137,15 +159,17 @@ def test_only_live_logs_in_to_the_live_account(environment: str, paper: str) -> 
     assert json.loads(snapshot)["IBEAM_USE_PAPER_ACCOUNT"] == paper
 
 
-def test_the_health_port_is_for_the_droplet_alone() -> None:
-    unit = files(droplet(IMAGES[0]))["/etc/systemd/system/ibeam.service"]["content"]
-    assert "--publish 127.0.0.1:5001:5001" in unit
-    assert "5001" not in unit.replace("127.0.0.1:5001:5001", "").split("ExecStart=")[1]
+def test_nothing_but_the_agent_can_be_reached() -> None:
+    written = files(droplet(IMAGES[0]))
+    started = written["/etc/systemd/system/ibeam.service"]["content"].split("ExecStart=")[1]
+    assert re.findall(r"--publish (\S+)", started) == ["127.0.0.1:5010:5000"]
+    agent = written["/etc/systemd/system/ibeam-agent.service"]["content"]
+    assert re.findall(r"SocketBind\w+=(\S+)", agent) == ["any", "tcp:5000"]
 
 
-def test_the_gateways_own_list_admits_the_client_and_denies_something() -> None:
+def test_the_gateways_own_list_admits_the_droplet_and_denies_something() -> None:
     ips = yaml.safe_load(files(droplet(IMAGES[0]))["/etc/ibeam/inputs/conf.yaml"]["content"])["ips"]
-    assert ips["allow"] == [ADDRESS, "127.0.0.1", "172.17.0.1"]
+    assert ips["allow"] == ["127.0.0.1", "172.17.0.1"]
     assert ips["deny"], "without any deny, the gateway lets everyone in"
     assert "*" not in ips["allow"], "the gateway throws on it"
 
@@ -158,6 +182,21 @@ def test_ibeam_gives_up_before_ibkr_locks_the_account() -> None:
     for name in ("ibeam.service", "ibeam-starter.service"):
         unit = (template_directory() / "files" / "ibeam" / name).read_text()
         assert "Restart=no" in unit, "a restart begins the count of failed logins anew"
+    assert "--restart no " in (template_directory() / "files" / "ibeam" / "ibeam.service").read_text()
+
+
+def test_what_the_agent_imports_is_installed() -> None:
+    packages = set(yaml.safe_load(enrolling())["packages"])
+    source = (template_directory() / "files" / "ibeam" / "agent").read_text()
+    modules = {match.split(".")[0] for match in re.findall(r"^(?:import|from) (\S+)", source, re.MULTILINE)}
+    foreign = modules - set(sys.stdlib_module_names)
+    # Ubuntu's python3-aiohttp brings yarl.
+    assert {f"python3-{name}" for name in foreign - {"yarl"}} <= packages
+
+
+def test_the_agent_is_written_for_the_python_of_ubuntu_22_04() -> None:
+    source = (template_directory() / "files" / "ibeam" / "agent").read_text()
+    ast.parse(source, feature_version=(3, 10))
 
 
 def test_no_script_reads_a_value_with_sed() -> None:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
+import yaml
 
 from broker.fleet.spec import (
     Credentials,
     DropletSettings,
+    Enrolment,
     SpecError,
     account_of,
     check_credentials,
     droplet_name,
     droplet_spec,
     droplet_tags,
+    gateway_token,
     is_snapshot,
 )
 from tests.fleet.values import NASTY_PASSWORDS
 
 STOCK = DropletSettings(client_address="203.0.113.7")
 SNAPSHOT = DropletSettings(client_address="203.0.113.7", image="182556282")
-LOGIN = Credentials("ibuser", "secret-password")
+TOKEN = "a-gateway-token-of-256-random-bits-in-base64"
+LOGIN = Credentials("ibuser", "secret-password", TOKEN)
+ENROLMENT = Enrolment(
+    service_url="https://ibkr-api-abc.a.run.app",
+    token="an-enrolment-token-of-256-random-bits-base64",
+    account_id="ib-demo-a1b2c3d4",
+    push_key=base64.b64encode(b"k" * 32).decode(),
+)
 
 
 def test_the_name_follows_the_integration_document() -> None:
@@ -106,7 +120,9 @@ def test_nothing_shows_the_password() -> None:
 
 @pytest.mark.parametrize("password", NASTY_PASSWORDS)
 def test_a_stock_image_takes_every_password(password: str) -> None:
-    assert droplet_spec("s", "a", "paper", 1, STOCK, Credentials("u", password), "pulumi").user_data.isascii()
+    assert droplet_spec(
+        "s", "a", "paper", 1, STOCK, Credentials("u", password, TOKEN), "pulumi"
+    ).user_data.isascii()
 
 
 @pytest.mark.parametrize("password", ["", "x\r\n", "x\n", "a\rb", "a\x00b", "\ud800"])
@@ -115,7 +131,7 @@ def test_what_ibeam_would_change_is_refused_without_showing_it(
     password: str, settings: DropletSettings
 ) -> None:
     with pytest.raises(SpecError, match="the IBKR password") as refused:
-        droplet_spec("s", "a", "paper", 1, settings, Credentials("u", password), "pulumi")
+        droplet_spec("s", "a", "paper", 1, settings, Credentials("u", password, TOKEN), "pulumi")
     assert refused.value.__cause__ is None
 
 
@@ -130,6 +146,70 @@ def test_a_snapshot_refuses_what_an_env_file_cannot_carry() -> None:
 def test_an_unknown_environment_or_manager_is_refused(environment: str, manager: str) -> None:
     with pytest.raises(SpecError, match="is unknown"):
         droplet_spec("s", "a", environment, 1, STOCK, LOGIN, manager)  # type: ignore[arg-type]
+
+
+def agent_settings(user_data: str) -> dict[str, Any]:
+    files = {entry["path"]: entry for entry in yaml.safe_load(user_data)["write_files"]}
+    found = json.loads(base64.b64decode(files["/etc/ibeam/agent.json"]["content"]))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_run_time_droplet_holds_what_it_enrols_with_and_no_credentials() -> None:
+    spec = droplet_spec("prod", "alice", "demo", 1, STOCK, ENROLMENT, "service")
+    assert "account:ib-demo-a1b2c3d4" in spec.tags
+    assert agent_settings(spec.user_data) == {
+        "account_id": ENROLMENT.account_id,
+        "service_url": ENROLMENT.service_url,
+        "enrolment_token": ENROLMENT.token,
+        "push_key": ENROLMENT.push_key,
+        "paper": True,
+    }
+    assert ENROLMENT.token not in f"{ENROLMENT!r} {spec!r}"
+
+
+def test_only_a_live_droplet_takes_a_live_login() -> None:
+    for environment, paper in (("live", False), ("paper", True), ("demo", True)):
+        spec = droplet_spec("s", "a", environment, 1, STOCK, ENROLMENT, "service")  # type: ignore[arg-type]
+        assert agent_settings(spec.user_data)["paper"] is paper
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"service_url": "http://api.example"}, "https:// address"),
+        ({"service_url": ""}, "https:// address"),
+        ({"token": "short"}, "enrolment token"),
+        ({"token": "x" * 42 + "\n"}, "enrolment token"),
+        ({"push_key": base64.b64encode(b"k" * 31).decode()}, "push key"),
+        ({"push_key": "not base64"}, "push key"),
+    ],
+)
+def test_what_no_droplet_could_enrol_with_is_refused(changes: dict[str, str], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        droplet_spec("s", "a", "paper", 1, STOCK, replace(ENROLMENT, **changes), "service")
+
+
+def test_an_enrolment_is_of_the_droplets_account() -> None:
+    with pytest.raises(SpecError, match="enrols as"):
+        droplet_spec("s", "a", "paper", 1, STOCK, ENROLMENT, "service", account="another")
+
+
+def test_a_snapshot_cannot_enrol() -> None:
+    with pytest.raises(SpecError, match="use a stock image"):
+        droplet_spec("s", "a", "paper", 1, SNAPSHOT, ENROLMENT, "service")
+
+
+def test_a_declared_stock_droplet_needs_a_gateway_token() -> None:
+    with pytest.raises(SpecError, match="gateway token"):
+        droplet_spec("s", "a", "paper", 1, STOCK, Credentials("u", "p"), "pulumi")
+
+
+def test_gateway_tokens_differ_by_droplet_and_by_key() -> None:
+    tokens = {gateway_token(key, name) for key in ("k", "l") for name in ("a-ib-paper-1", "b-ib-paper-1")}
+    assert len(tokens) == 4
+    assert {len(token) for token in tokens} == {64}
+    assert gateway_token("k\n", "a") == gateway_token("k", "a"), "a command's output ends its line"
 
 
 def test_importing_it_pulls_in_nothing_heavy() -> None:

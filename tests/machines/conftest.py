@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machines.droplet import Surroundings
 from tests.machines.exchange import Exchange
 from tests.machines.google import GoogleStandIn
 from tests.machines.laptop import LaptopHost
@@ -35,6 +36,13 @@ def google() -> Iterator[GoogleStandIn]:
     """The metadata server and Secret Manager."""
     with GoogleStandIn() as google:
         yield google
+
+
+@pytest.fixture
+def surroundings() -> Iterator[Surroundings]:
+    """DigitalOcean's metadata and the service."""
+    with Surroundings() as surroundings:
+        yield surroundings
 
 
 @pytest.fixture

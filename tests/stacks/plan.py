@@ -176,6 +176,8 @@ def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[
             state |= {"registryUri": f"us-west1-docker.pkg.dev/ibkr/{given}"}
         case "Droplet":
             state |= {"ipv4Address": "203.0.113.20"}
+        case "Command":
+            state |= {"stdout": "what-the-command-printed\n"}
         case _:
             pass
     return identity, state

@@ -6,12 +6,14 @@ What a provider does with it is tested in tests/providers, the whole with the re
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import Any
 
 import pytest
 import yaml
 
+from broker.fleet.spec import gateway_token
 from components.ci_identity import deploy_attribute
 from components.database import database_url
 from components.fleet_firewall import single_address
@@ -287,8 +289,17 @@ def test_a_droplets_login_is_injected_unchanged() -> None:
     users = [{"name": "ann", "username": "annpaper", "password": password}]
     droplet = plan_of(settings_of("local", {"ibkr:ibeam.users": users})).one("Droplet")
     files = {entry["path"]: entry for entry in yaml.safe_load(droplet.inputs["userData"])["write_files"]}
-    content = base64.b64decode(files["/var/lib/ibeam/secrets/password"]["content"])
-    assert content.decode() == password
+    settings = json.loads(base64.b64decode(files["/etc/ibeam/agent.json"]["content"]))
+    assert settings["password"] == password
+    token = gateway_token("what-the-command-printed", "ann-ib-paper-1")
+    assert settings["gateway_token_sha256"] == hashlib.sha256(token.encode()).hexdigest()
+    assert token not in json.dumps(settings), "the droplet needs to know it when it sees it, and no more"
+
+
+def test_the_key_of_the_gateway_tokens_is_a_secret_that_nobody_prints(local: Plan) -> None:
+    made = local.one("Command", "tokens")
+    assert made.inputs["logging"] == "none"
+    assert made.options["additionalSecretOutputs"] == ["stdout"]
 
 
 def test_each_declared_user_gets_a_droplet() -> None:

@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from broker.errors import ConfigurationError
 
-TOKEN_HEADER = "X-IBeam-Token"  # noqa: S105 - a header's name
+TOKEN_HEADER = "X-Gateway-Token"  # noqa: S105 - a header's name
 _UNSENT = (NewConnectionError, ConnectTimeoutError)
 
 

@@ -48,10 +48,11 @@ async def run(options: Namespace, settings: Settings, folder: Path) -> None:
 
 def main() -> int:
     """Reads arguments and environment; 2 when they don't fit."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s|%(levelname)s| %(message)s", stream=sys.stdout
-    )
     options = arguments().parse_args()
+    logs: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if options.log_file:
+        logs.append(logging.FileHandler(options.log_file, encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s|%(levelname)s| %(message)s", handlers=logs)
     try:
         settings = read_settings(options, os.environ)
         if not options.socket and not options.listen:

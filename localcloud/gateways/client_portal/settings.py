@@ -137,6 +137,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--password-file", type=Path)
     parser.add_argument("--cert", type=Path, help="PEM certificate; without one, a shipped-like one is made")
     parser.add_argument("--key", type=Path, help="PEM key of --cert")
+    parser.add_argument("--log-file", type=Path, help="where the log goes, beside the standard output")
     parser.add_argument("--mount", action="append", default=[], metavar="INSIDE=OUTSIDE",
                         help="where a path of the container is; may be repeated")  # fmt: skip
     parser.add_argument("--penalty", type=float, default=0.0, help="seconds of refusal after a broken limit")
