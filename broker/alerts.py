@@ -115,6 +115,13 @@ class Alerts:
         """Return once all that is queued was sent, or has failed."""
         self._queue.join()
 
+    def flush(self, seconds: float) -> bool:
+        """As `wait`, but only so long; whether all was sent, or has failed. For what ends soon."""
+        waiting = threading.Thread(target=self._queue.join, name="alerts-flush", daemon=True)
+        waiting.start()
+        waiting.join(seconds)
+        return not waiting.is_alive()
+
     # Observers: what brokers, guards and switches call.
 
     def order_event(self, event: OrderEvent) -> None:

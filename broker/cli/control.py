@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.alerts import Kind
 from broker.cli import tables
 from broker.cli.desk import Desk
 from broker.cli.looking import moment
@@ -30,7 +31,9 @@ def halt(desk: Desk, reason: Reason, by: By = "") -> None:
 
     Needs no connection to the broker. Working orders stay: see `cancel-all`.
     """
-    done = _switch(desk).halt(by or _person(), reason)
+    who = by or _person()
+    done = _switch(desk).halt(who, reason)
+    desk.alerts.notify(Kind.KILL_SWITCH, f"halted by {who}: {reason}")
     left = done.under_way
     desk.show(
         {"halt": done}, tables.switch_table(done.state), *([f"under way: {', '.join(left)}"] if left else [])
@@ -40,7 +43,9 @@ def halt(desk: Desk, reason: Reason, by: By = "") -> None:
 @command("resume")
 def resume(desk: Desk, reason: Reason, by: By = "") -> None:
     """Let orders leave again."""
-    state = _switch(desk).resume(by or _person(), reason)
+    who = by or _person()
+    state = _switch(desk).resume(who, reason)
+    desk.alerts.notify(Kind.KILL_SWITCH, f"resumed by {who}: {reason}")
     desk.show({"switch": state}, tables.switch_table(state))
 
 

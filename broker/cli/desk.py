@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from broker.alerts import Alerts, alert_urls
 from broker.base import BaseBroker
 from broker.cli.exits import as_json
 from broker.errors import ConfigurationError, FieldProblem, InvalidRequest
@@ -20,6 +21,10 @@ from broker.market.quotes import CachedQuotes, needs_broker, quote_source
 
 #: the service's connection has client id 1; a second one with it would be refused (326)
 CLIENT_ID = "2"
+#: seconds that a command waits at its end for its alerts to be sent
+ALERTS_WITHIN = 10.0
+#: what may stand in no alert
+SECRETS = ("ALPACA_API_KEY", "ALPACA_SECRET_KEY", "IBEAM_TOKEN")
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Desk:
     out: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
     err: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
     _broker: BaseBroker | None = None
+    _alerts: Alerts | None = None
 
     def settings_environment(self) -> dict[str, str]:
         """The environment with this command's options in it."""
@@ -54,8 +60,18 @@ class Desk:
     def made(self) -> BaseBroker:
         """The broker, not connected. Raises `ConfigurationError`."""
         if self._broker is None:
-            self._broker = build_broker(self.settings, self.journal())
+            self._broker = build_broker(self.settings, self.journal(), self.alerts)
         return self._broker
+
+    @property
+    def alerts(self) -> Alerts:
+        """Where ALERT_URLS says that people are told. Needs no other setting: a halt must always work."""
+        if self._alerts is None:
+            environment = self.settings_environment()
+            secrets = [environment.get(name, "") for name in SECRETS]
+            urls = alert_urls(environment.get("ALERT_URLS", ""))
+            self._alerts = Alerts(urls, secrets=secrets, source=environment.get("STACK", ""))
+        return self._alerts
 
     def journal(self) -> Journal:
         """The journal of orders. Raises `ConfigurationError`."""
@@ -108,6 +124,8 @@ class Desk:
             self.err.print(text, markup=False)
 
     def close(self) -> None:
-        """Disconnect. Orders stay at the broker."""
+        """Disconnect. Orders stay at the broker. What is to be told leaves before the process ends."""
         if self._broker is not None:
             self._broker.disconnect()
+        if self._alerts is not None and not self._alerts.flush(ALERTS_WITHIN):
+            self.note(f"an alert wasn't sent within {ALERTS_WITHIN:g} s")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -39,65 +41,62 @@ ClientOrderId = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", help="Don't ask before a live order.")]
 
 
+#: what describes an order, in the order of the help: the option and its default
+_ORDER: dict[str, tuple[Any, Any]] = {
+    "symbol": (Symbol, inspect.Parameter.empty),
+    "qty": (Qty, None),
+    "notional": (Notional, None),
+    "limit_price": (LimitPrice, None),
+    "stop_price": (StopPrice, None),
+    "trail_amount": (Trail, None),
+    "trail_percent": (TrailPercent, None),
+    "take_profit_price": (TakeProfit, None),
+    "stop_loss_price": (StopLoss, None),
+    "time_in_force": (Tif, "day"),
+    "extended_hours": (Extended, False),
+    "client_order_id": (ClientOrderId, ""),
+}
+
+
+def _takes_order(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put an order's options in the place of `**order` in a command's signature, but for those left out."""
+
+    def change(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in _ORDER.items()
+            if name not in left_out
+        ]
+        needed = [p for p in own if p.default is inspect.Parameter.empty]
+        others = [p for p in own if p.default is not inspect.Parameter.empty]
+        both = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*needed, *options, *others)]
+        function.__signature__ = signature.replace(parameters=both)  # type: ignore[attr-defined]
+        return function
+
+    return change
+
+
 @command("buy")
-def buy(
-    desk: Desk,
-    symbol: Symbol,
-    qty: Qty = None,
-    notional: Notional = None,
-    limit_price: LimitPrice = None,
-    stop_price: StopPrice = None,
-    trail_amount: Trail = None,
-    trail_percent: TrailPercent = None,
-    take_profit_price: TakeProfit = None,
-    stop_loss_price: StopLoss = None,
-    time_in_force: Tif = "day",
-    extended_hours: Extended = False,
-    client_order_id: ClientOrderId = "",
-    yes: Yes = False,
-) -> None:
+@_takes_order()
+def buy(desk: Desk, yes: Yes = False, **order: Any) -> None:
     """Buy at the market, or as --limit, --stop, --trail and --notional say."""
-    _place(desk, order_request("buy", **_given(locals())), yes)
+    _place(desk, order_request("buy", **order), yes)
 
 
 @command("sell")
-def sell(
-    desk: Desk,
-    symbol: Symbol,
-    qty: Qty = None,
-    notional: Notional = None,
-    limit_price: LimitPrice = None,
-    stop_price: StopPrice = None,
-    trail_amount: Trail = None,
-    trail_percent: TrailPercent = None,
-    take_profit_price: TakeProfit = None,
-    stop_loss_price: StopLoss = None,
-    time_in_force: Tif = "day",
-    extended_hours: Extended = False,
-    client_order_id: ClientOrderId = "",
-    yes: Yes = False,
-) -> None:
+@_takes_order()
+def sell(desk: Desk, yes: Yes = False, **order: Any) -> None:
     """Sell at the market, or as --limit, --stop, --trail and --notional say."""
-    _place(desk, order_request("sell", **_given(locals())), yes)
+    _place(desk, order_request("sell", **order), yes)
 
 
 @command("preview")
-def preview(
-    desk: Desk,
-    side: Annotated[str, typer.Argument(help="buy or sell.")],
-    symbol: Symbol,
-    qty: Qty = None,
-    notional: Notional = None,
-    limit_price: LimitPrice = None,
-    stop_price: StopPrice = None,
-    trail_amount: Trail = None,
-    trail_percent: TrailPercent = None,
-    time_in_force: Tif = "day",
-) -> None:
+@_takes_order("take_profit_price", "stop_loss_price", "extended_hours", "client_order_id")
+def preview(desk: Desk, side: Annotated[str, typer.Argument(help="buy or sell.")], **order: Any) -> None:
     """What an order would cost and change; nothing is placed."""
-    given = _given(locals()) | {"client_order_id": ""}
-    del given["side"]
-    found = desk.broker().preview_order(order_request(side, **given))
+    found = desk.broker().preview_order(order_request(side, **order))
     desk.show({"preview": found}, tables.preview_table(found))
 
 
@@ -189,10 +188,6 @@ def order_request(side: str, **given: Any) -> OrderRequest:
         order_type = "limit" if limit else "market"
     given["qty"] = given["qty"] or 0.0
     return OrderRequest(side=side, order_type=order_type, placed_by="command line", **given)
-
-
-def _given(local: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in local.items() if name not in ("desk", "yes")}
 
 
 def _place(desk: Desk, request: OrderRequest, yes: bool) -> None:

@@ -32,8 +32,6 @@ def gateway(settings: BrokerSettings) -> Gateway:
         return Gateway(kind, "in process")
     if kind == "ibeam":
         return Gateway(kind, settings.ibeam_url.rstrip("/"))
-    if kind == "ibeam":
-        return Gateway(kind, settings.ibeam_url.rstrip("/"))
     return Gateway(kind, f"{settings.gateway_host}:{settings.gateway_port}")
 
 

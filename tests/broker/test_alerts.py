@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -17,41 +15,14 @@ from broker.errors import Halted, LimitExceeded, LiveLocked
 from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
 from broker.models import EventKind, Health, Order, OrderEvent, OrderReport, PositionChange, Status
+from tests.broker.alert_receiver import Receiver, listening
 from tests.broker.ordering import request
-
-
-class Receiver:
-    """What apprise's json:// posts to."""
-
-    def __init__(self) -> None:
-        self.received: list[dict[str, str]] = []
-        self.status = 200
-        self.slow = threading.Event()
-        self.slow.set()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.slow.wait(10)
-                receiver.received.append(json.loads(body))
-                self.send_response(receiver.status)
-                self.end_headers()
-
-            def log_message(self, *_said: object) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"json://127.0.0.1:{self.server.server_port}/hook-token-1"
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.slow.set()
-    made.server.shutdown()
-    made.server.server_close()
+    with listening() as made:
+        yield made
 
 
 class Clock:

@@ -314,6 +314,31 @@ def test_a_failure_is_never_an_empty_answer(alpaca: PaperAlpaca, broker: AlpacaB
     assert broker.health().ok
 
 
+def test_a_stream_whose_end_gets_lost_ends_all_the_same(
+    alpaca: PaperAlpaca, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a stream that outlives its broker, and connects again and again with its key."""
+    broker = alpaca.broker(journal)
+    broker.connect()
+    eventually(lambda: broker.health().details["stream"] == "connected", "the stream listens")
+    opened = broker._news._stream
+    assert opened is not None
+    task, cancelled = opened._task, []
+
+    class Forgetful:
+        """The task, whose first cancel nobody heeds."""
+
+        def cancel(self) -> None:
+            cancelled.append(task)
+            if len(cancelled) > 1 and task is not None:
+                task.cancel()
+
+    monkeypatch.setattr(opened, "_task", Forgetful())
+    broker.disconnect()
+    assert not opened._thread.is_alive()
+    assert len(cancelled) > 1
+
+
 def test_what_happened_while_the_stream_was_away_is_told_after_a_gap(
     alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from broker.cli.program import main
+from tests.broker.alert_receiver import Receiver, listening
 from tests.broker.paper_gateway import Paper, paper_gateway
 
 Run = Callable[..., "Done"]
@@ -42,7 +43,9 @@ class Done:
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The simulated broker with a journal of the test's; nothing of the caller's own settings."""
     for name in list(os.environ):
-        if name.startswith(("BROKER_", "IBKR_", "ALPACA_", "MARKET_", "RISK_")) or name == "DATABASE_URL":
+        if name.startswith(("BROKER_", "IBKR_", "IBEAM_", "ALPACA_", "ALERT_", "MARKET_", "RISK_")) or (
+            name == "DATABASE_URL"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("BROKER_TYPE", "simulated")
     monkeypatch.setenv("BROKER_JOURNAL", str(tmp_path / "orders.sqlite"))
@@ -62,6 +65,13 @@ def run(environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Done(int(code), captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Where alerts go that are sent to its `url`."""
+    with listening() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from broker.cli.trading import order_request
 from broker.export import read_trades
 from broker.market.yahoo import YahooQuotes
 from broker.models import Order, Quote
+from tests.broker.alert_receiver import Receiver
 from tests.cli.conftest import Run
 
 main([])  # adds the commands
@@ -164,12 +165,48 @@ def test_halt_stops_orders_of_every_process_until_resume_and_says_who_and_why(ru
     assert run("buy", "AAPL", "1", "--json").code == 0
 
 
+def test_halt_and_resume_tell_people(run: Run, environment: pytest.MonkeyPatch, receiver: Receiver) -> None:
+    environment.setenv("ALERT_URLS", receiver.url)
+    environment.setenv("STACK", "staging")
+    environment.setenv("BROKER_TYPE", "bloomberg")  # a halt has to work whatever else is wrong
+    assert run("halt", "odd fills", "--by", "ada").code == 0
+    assert run("resume", "it was the feed", "--by", "bob", "--json").code == 0
+    assert [(found["title"], found["message"]) for found in receiver.received] == [
+        ("staging: The kill switch was used", "halted by ada: odd fills"),
+        ("staging: The kill switch was used", "resumed by bob: it was the feed"),
+    ], "sent before the process ends"
+
+
+def test_a_limit_that_a_command_hits_is_told(
+    run: Run, environment: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    environment.setenv("ALERT_URLS", receiver.url)
+    environment.setenv("RISK_MAX_ORDER_QTY", "3")
+    assert run("buy", "AAPL", "4", "--json").code == Exit.NOT_ALLOWED
+    [found] = receiver.received
+    assert found["title"] == "A limit refused an order"
+
+
+def test_an_alert_channel_that_hangs_holds_no_halt_up(
+    run: Run, environment: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    environment.setattr("broker.cli.desk.ALERTS_WITHIN", 0.2)
+    environment.setenv("ALERT_URLS", receiver.url)
+    receiver.slow.clear()
+    done = run("halt", "odd fills", "--by", "ada")
+    assert done.code == 0
+    assert "HALTED" in done.out
+    assert "an alert wasn't sent within 0.2 s" in done.err
+
+
 def test_export_writes_trades_as_csv_once_and_never_over_a_file(run: Run, tmp_path: Path) -> None:
     run("buy", "AAPL", "3", "--client-order-id", "exported")
     printed = run("export")
     assert printed.out.splitlines()[0].startswith("time_utc,time_local,account,symbol")
     assert "exported" in printed.out
     assert run("export", "--orders", "--json").document["rows"] == 1
+    assert run("export", "--fees", "--json").code == Exit.UNSUPPORTED, "commissions are all there is"
+    assert run("export", "--fees", "--orders").code == Exit.USAGE
     file = tmp_path / "trades.csv"
     assert run("export", str(file), "--json").document == {"rows": 1, "file": str(file)}
     assert [fill.client_order_id for fill in read_trades(file.read_text(encoding="utf-8"))] == ["exported"]

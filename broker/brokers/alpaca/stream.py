@@ -40,6 +40,7 @@ class UpdateStream:
         self._stream = _stream(api_key, secret_key, paper, endpoint, updated, self._heard(listening))
         self._told = 0
         self._stopped = False
+        self._left = False
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -59,8 +60,15 @@ class UpdateStream:
         with self._starting:
             loop, task = self._loop, self._task
         if loop is not None and task is not None and loop.is_running():
-            loop.call_soon_threadsafe(task.cancel)
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(self._cancel, loop, task)
         self._thread.join(ENDS)
+
+    def _cancel(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+        # Again until it is heeded: Python 3.11's wait_for forgets a cancel that meets an answer.
+        if not self._left:
+            task.cancel()
+            loop.call_later(0.05, self._cancel, loop, task)
 
     def _heard(self, listening: Callable[[], None]) -> Callable[[], None]:
         def heard() -> None:
@@ -82,6 +90,7 @@ class UpdateStream:
         with contextlib.suppress(asyncio.CancelledError):
             if not self._stopped:
                 await self._stream._run_forever()
+        self._left = True
         await self._stream.close()
 
 
