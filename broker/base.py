@@ -10,7 +10,10 @@ The `*_async` methods are the same operations for callers on an event loop, whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +21,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ParamSpec, TypeVar
 
-from broker.errors import InvalidRequest, OrderNotFound, UnsupportedOperation, field_problem
+from broker.errors import (
+    InvalidRequest,
+    OrderNotCancellable,
+    OrderNotFound,
+    UnsupportedOperation,
+    field_problem,
+)
 from broker.models import (
+    FINAL_STATUSES,
     AccountInfo,
     Clock,
     Fee,
@@ -41,6 +51,8 @@ T = TypeVar("T")
 WAITING_CALLS = 32
 #: the same of cancels, which must not wait for any of the others
 URGENT_CALLS = 8
+#: seconds to wait for the end of a bracket's legs before their position is closed
+LEGS_END = 10.0
 
 
 @dataclass(frozen=True)
@@ -259,7 +271,10 @@ class BaseBroker(ABC):
     def close_position(self, symbol: str, *, qty: float | None = None, client_order_id: str = "") -> Order:
         """Sell what is held (or buy back what is short) at the market: all of it, or `qty` shares.
 
-        Raises `InvalidRequest` (nothing is held, or less than `qty`), and what `place_order` raises.
+        The legs of brackets that would close the position as well are cancelled first, when all of it
+        is closed. What the process doesn't live to close is without them then: repeat the call.
+        Raises `InvalidRequest` (nothing is held, or less than `qty`, or legs close the rest), and what
+        `place_order` and `cancel_order` raise.
         Repeated with the same client order id it is the same order, whatever is held by then.
         """
         if client_order_id:
@@ -271,16 +286,44 @@ class BaseBroker(ABC):
                 return self.place_order(
                     OrderRequest(symbol, known.side, known.qty, "market", client_order_id=client_order_id)
                 )
+        position, held = self._held(symbol, qty)
+        side = "sell" if held > 0 else "buy"
+        legs = self._resting_legs(position.symbol, side)
+        if legs and abs(held) > (wanted := abs(held) if qty is None else qty):
+            if wanted + _closed_by(legs) > abs(held):
+                said = f"the legs of a bracket close {_closed_by(legs):g} of {abs(held):g}: cancel them first"
+                raise InvalidRequest([field_problem("qty", said, qty)])
+        elif legs:
+            self._end_legs(legs)
+            position, held = self._held(symbol, qty)  # a leg may have filled first
+        wanted = abs(held) if qty is None else qty
+        return self.place_order(
+            OrderRequest(position.symbol, side, wanted, "market", client_order_id=client_order_id)
+        )
+
+    def _held(self, symbol: str, qty: float | None) -> tuple[Position, float]:
         position = self.get_position(symbol)
         held = 0.0 if position is None else position.qty
         if position is None or not held or (isinstance(qty, (int, float)) and qty > abs(held)):
             said = f"can be at most what is held, {abs(held):g}" if held else "nothing is held to close"
             raise InvalidRequest([field_problem("qty" if held else "symbol", said, qty if held else symbol)])
-        wanted = abs(held) if qty is None else qty
-        side = "sell" if held > 0 else "buy"
-        return self.place_order(
-            OrderRequest(position.symbol, side, wanted, "market", client_order_id=client_order_id)
-        )
+        return position, held
+
+    def _resting_legs(self, symbol: str, side: str) -> list[Order]:
+        """The legs of brackets that may still trade."""
+        return []
+
+    def _end_legs(self, legs: list[Order]) -> None:
+        """Cancel legs, and wait until they are final. Raises `OrderNotCancellable` if one isn't in time."""
+        for leg in legs:
+            with contextlib.suppress(OrderNotCancellable):  # it ended by itself, or with the other leg
+                self.cancel_order(leg.id)
+        pause, deadline = threading.Event(), time.monotonic() + LEGS_END
+        for leg in legs:
+            while (order := self.get_order(leg.id)).status not in FINAL_STATUSES:
+                if time.monotonic() > deadline:
+                    raise OrderNotCancellable("a leg isn't cancelled yet: nothing was closed", order)
+                pause.wait(0.05)
 
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """Executions with their commissions, newest first, at most `limit`; those since a moment if given.
@@ -447,3 +490,11 @@ class BaseBroker(ABC):
             self._urgent = ThreadPoolExecutor(URGENT_CALLS, thread_name_prefix=f"{self.name}-cancel")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._urgent, functools.partial(call, *args, **kwargs))
+
+
+def _closed_by(legs: list[Order]) -> float:
+    """Shares that legs may still trade: of each bracket one fills."""
+    left: dict[str | None, float] = {}
+    for leg in legs:
+        left[leg.parent_id] = max(left.get(leg.parent_id, 0.0), leg.qty - leg.filled_qty)
+    return sum(left.values())

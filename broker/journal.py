@@ -335,10 +335,14 @@ class Journal:
         )
 
         def work(db: Connection) -> Order | None:
-            if not db.execute(change.where(orders.c.id == order_id)).rowcount:
+            # Of a bracket, what isn't answered: its entry with its legs, or a leg of an entry that lives.
+            here = _bracket(order_id) & (orders.c.status == Status.SENT)
+            silent = select(orders.c.id).where(here).order_by(orders.c.parent_id.is_not(None))
+            ids = list(db.execute(silent).scalars())
+            if not ids:
                 return None
-            db.execute(change.where(orders.c.parent_id == order_id))
-            return order_of(db.execute(_BY_ID, {"of": order_id}).one())
+            db.execute(change.where(orders.c.id.in_(ids)))
+            return order_of(db.execute(_BY_ID, {"of": ids[0]}).one())
 
         order = self._do(work)
         if order is not None:

@@ -123,7 +123,10 @@ def check_replacement(
         problems.append(
             field_problem("qty", "or a price or time in force must be given: nothing changes", None)
         )
-    if qty is not None:
+    if qty is not None and (order.legs or order.parent_id):
+        said = "a bracket's can't be changed: cancel it and place another"
+        problems.append(field_problem("qty", said, qty))
+    elif qty is not None:
         _check_qty(qty, capabilities, problems)
         if not problems and float(qty) <= order.filled_qty:
             problems.append(field_problem("qty", f"must be above what is filled, {order.filled_qty:g}", qty))

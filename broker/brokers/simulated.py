@@ -232,6 +232,9 @@ class SimulatedBroker(BaseBroker):
             self._match()
             return self._journal.get(self._account, order.id)
 
+    def _resting_legs(self, symbol: str, side: str) -> list[Order]:
+        return self._journal.resting_legs(self._account, symbol, side)
+
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """See `BaseBroker.get_fills`."""
         with self._lock:

@@ -223,9 +223,6 @@ def test_what_it_cannot_do_is_said_by_capabilities_and_raised(broker: IBKRBroker
     assert not broker.capabilities.notional
     with pytest.raises(InvalidRequest, match="notional"):
         broker.place_order(request(qty=0, notional=100.0))
-    assert not broker.capabilities.bracket
-    with pytest.raises(InvalidRequest, match="this broker takes no brackets"):
-        broker.place_order(request(take_profit_price=210.0, stop_loss_price=190.0))
     assert paper.book() == []
 
 

@@ -178,6 +178,9 @@ class AlpacaBroker(Connection):
     def _placed_here(self, order: Order) -> bool:
         return not self._journal.is_foreign(order.parent_id or order.id)
 
+    def _resting_legs(self, symbol: str, side: str) -> list[Order]:
+        return self._journal.resting_legs(self._account_id(), symbol, side)
+
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """See `BaseBroker.get_fills`. Fills that others caused are among them.
 

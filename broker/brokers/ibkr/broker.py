@@ -61,6 +61,7 @@ class IBKRBroker(Connection):
         fills=True,
         stream=True,
         several_accounts=True,
+        bracket=True,
         extended_hours=True,
     )
 
@@ -170,7 +171,9 @@ class IBKRBroker(Connection):
             journal=self._journal,
             account=lambda: _chosen(self._session(), request.account),
             prepare=lambda asked: self._call(self._contract(asked.symbol)),
-            send=lambda order, contract: self._call_sending(self._send(order, contract)),
+            send=lambda order, contract: self._call_sending(
+                self._send(order, contract, self._journal.legs_of(order))
+            ),
             settle=self._look_up,
             note=self._noted,
             guard=self._guard,
@@ -179,11 +182,13 @@ class IBKRBroker(Connection):
     async def _contract(self, symbol: str) -> Any:
         return await self._live_market().contract(symbol)
 
-    async def _send(self, order: Order, contract: Any) -> OrderReport:
-        return await self._desk.send(self._session(), order, contract)
+    async def _send(self, order: Order, contract: Any, legs: list[Order]) -> OrderReport:
+        return await self._desk.send(self._session(), order, contract, legs)
 
     def _noted(self, order: Order, _report: OrderReport) -> Order:
         self._news.flush()  # what TWS said is on its way to the journal already
+        for leg in order.legs:  # one that TWS said nothing of
+            self._journal.mark_unknown(leg, "its entry was answered, and the leg wasn't")
         return self._journal.get(order.account_id, order.id)
 
     def get_order(self, order_id: str) -> Order:
@@ -305,6 +310,9 @@ class IBKRBroker(Connection):
 
     async def _change(self, wanted: Order, contract: Any, change: dict[str, float | str]) -> None:
         await self._desk.replace(self._session(), wanted, contract, change)
+
+    def _resting_legs(self, symbol: str, side: str) -> list[Order]:
+        return self._journal.resting_legs(self._session().account, symbol, side)
 
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """See `BaseBroker.get_fills`. Fills of the day that others caused are among them."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from broker.brokers.ibkr import library
@@ -14,6 +16,8 @@ from broker.brokers.ibkr.session import Session
 from broker.errors import NotConnected, OrderNotCancellable, OrderNotReplaceable
 from broker.models import FINAL_STATUSES, Order, OrderPreview, OrderReport, OrderRequest, Status
 from broker.placement import NothingKnown, rejection
+
+log = logging.getLogger(__name__)
 
 #: seconds to wait for an order's first status, and for a cancel's confirmation
 FIRST_STATUS, CANCEL_WAIT = 5.0, 3.0
@@ -26,13 +30,41 @@ class OrderDesk:
         self._client_id = client_id
         self._turns = Turns()
 
-    async def send(self, session: Session, order: Order, contract: Any) -> OrderReport:
-        """Send an order once, and wait for its first status.
+    async def send(
+        self, session: Session, order: Order, contract: Any, legs: Sequence[Order] = ()
+    ) -> OrderReport:
+        """Send an order once, a bracket with its legs, and wait for its first status.
 
+        A bracket's messages leave without a pause between them, and TWS transmits none of the three
+        before it has the last. If a leg is refused the entry is cancelled.
         Raises `OrderRejected`, `NothingKnown` (it left), `NotConnected` (it didn't leave).
         """
-        await self._turns.turn()
-        tracked = TrackedOrder(
+        for _ in range(1 + len(legs)):
+            await self._turns.turn()
+        entry, *children = [self._tracked(session, one) for one in (order, *legs)]
+        wanted = [tws_order(one) for one in (order, *legs)]
+        for child in wanted[1:]:
+            child.parentId = entry.order_id
+        for one in wanted[:-1]:
+            one.transmit = False
+        for made, tracked in zip(wanted, (entry, *children), strict=True):
+            session.send(contract, made, tracked)
+        await self._answers(session, [entry, *children])
+        if entry.refusal is not None:
+            code, reason = entry.refusal
+            raise rejection(reason, code)
+        refused = next((child for child in children if child.refusal is not None), None)
+        if refused is not None:
+            return await self._withdraw(session, order, entry, refused)
+        if entry.answered.is_set() or entry.broker_status:
+            return entry.report()
+        if session.lost.is_set():
+            raise NothingKnown(f"the connection was lost before the broker answered: {session.why_lost}")
+        told = f"; it said: {entry.reason[1]} ({entry.reason[0]})" if entry.reason else ""
+        raise NothingKnown(f"the broker gave no status within {FIRST_STATUS:g} s{told}")
+
+    def _tracked(self, session: Session, order: Order) -> TrackedOrder:
+        return TrackedOrder(
             self._client_id,
             session.next_order_id(),
             reference=order.client_order_id,
@@ -49,22 +81,42 @@ class OrderDesk:
             journal_id=order.id,
             reconciled=True,
         )
-        session.send(contract, tws_order(order), tracked)
-        await _first(tracked.answered, session.lost, timeout=FIRST_STATUS)
-        if not tracked.answered.is_set() and not session.lost.is_set():
+
+    async def _answers(self, session: Session, sent: list[TrackedOrder]) -> None:
+        """Wait for the first status of each, or of the entry if that is a refusal. Raises `NothingKnown`."""
+        deadline = asyncio.get_running_loop().time() + FIRST_STATUS
+        for tracked in sent:
+            left = deadline - asyncio.get_running_loop().time()
+            await _first(tracked.answered, session.lost, timeout=max(left, 0.0))
+            if sent[0].refusal is not None or session.lost.is_set():
+                return
+        if not all(tracked.answered.is_set() for tracked in sent):
             try:  # a status may have been lost; open orders tell it again
                 await session.refresh_orders()
             except NotConnected as failure:
                 raise NothingKnown(f"no answer within {FIRST_STATUS:g} s: {failure.reason}") from failure
-        if tracked.refusal is not None:
-            code, reason = tracked.refusal
-            raise rejection(reason, code)
-        if tracked.answered.is_set() or tracked.broker_status:
-            return tracked.report()
-        if session.lost.is_set():
-            raise NothingKnown(f"the connection was lost before the broker answered: {session.why_lost}")
-        told = f"; it said: {tracked.reason[1]} ({tracked.reason[0]})" if tracked.reason else ""
-        raise NothingKnown(f"the broker gave no status within {FIRST_STATUS:g} s{told}")
+
+    async def _withdraw(
+        self, session: Session, order: Order, entry: TrackedOrder, leg: TrackedOrder
+    ) -> OrderReport:
+        """Cancel an entry that has lost a leg. Raises `OrderRejected` unless it may have traded."""
+        code, reason = leg.refusal or (0, "")
+        said = f"its {leg.order_type} leg was refused: {reason}"
+        failed = ""
+        try:
+            await self.cancel(session, order)
+        except (OrderNotCancellable, NotConnected) as failure:
+            failed = f", and it couldn't be cancelled: {failure.message}"
+        whole = entry.status == Status.CANCELLED and not entry.filled_qty
+        if whole:
+            entry.reason = (code, said)
+        else:
+            entry.warnings.append(f"{code}: {said}{failed}")
+            log.error("order %s works without all of its bracket: %s%s", order.id, said, failed)
+        session.book.changed(entry)
+        if whole:
+            raise rejection(said, code)
+        return entry.report()
 
     async def cancel(self, session: Session, order: Order) -> None:
         """Cancel an order, and wait a moment for the confirmation. It waits for nobody's turn.
@@ -132,6 +184,10 @@ class OrderDesk:
         await self._turns.turn()
         wanted = tws_order(order)  # the order as it will be
         wanted.orderId, wanted.permId = tracked.order_id, tracked.permanent_id
+        entry = session.book.by_journal_id(order.parent_id) if order.parent_id else None
+        # TWS refuses a leg's change that names an entry which has ended (135; ib_insync 647).
+        if entry is not None and entry.status not in FINAL_STATUSES:
+            wanted.parentId = entry.order_id
         tracked.change = sent = Change(change)
         try:
             session.change(contract, wanted)

@@ -47,9 +47,14 @@ def _matching(order: Order, shown: list[TrackedOrder]) -> list[TrackedOrder]:
         if o.reference == order.client_order_id
         and o.symbol == order.symbol
         and o.side == order.side
-        and o.qty in (0.0, order.qty)
+        and _is_qty(o.qty, order)
         and not o.journal_id
     ]
+
+
+def _is_qty(shown: float, order: Order) -> bool:
+    """Whether an order may be shown with this quantity. A leg loses what the other one has closed."""
+    return shown in (0.0, order.qty) or (order.parent_id is not None and shown < order.qty)
 
 
 def _take_over(journal: Journal, order: Order, tracked: TrackedOrder) -> None:

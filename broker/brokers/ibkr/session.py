@@ -127,6 +127,7 @@ class Session:
         self._pinging = asyncio.Lock()
         self._pinged_at = self._proved_at = -float("inf")
         self._round_trip = 0.0
+        self._cut_off = False
         #: when something beyond the gateway last answered
         self.proved_at: datetime | None = None
         self.since = datetime.now(UTC)
@@ -217,7 +218,8 @@ class Session:
         )
         await self._all(self.ib.reqExecutionsAsync())  # after the orders that they belong to
         self.ib.reqMarketDataType(3)  # delayed prices where live ones aren't subscribed
-        self._note_proof()
+        if not self._cut_off:  # a gateway without its link answers with what it remembers
+            self._note_proof()
 
     async def refresh_orders(self) -> None:
         """Ask for orders and fills again. Raises `NotConnected`."""
@@ -291,8 +293,10 @@ class Session:
         """A message code. True if the library must not see it as an order's error."""
         if code in codes.LINK_LOST:
             self._proved_at = -float("inf")  # a proof from before says nothing about the link now
+            self._cut_off = True
             self._connectivity_changed(State.LINK_LOST, f"{text} ({code})")
         elif code == codes.LINK_RESTORED:
+            self._cut_off = False
             self._connectivity_changed(State.CONNECTED, f"{text} ({code})")
         elif code == codes.LINK_RESTORED_DATA_LOST:
             self.end(f"{text} ({code})")

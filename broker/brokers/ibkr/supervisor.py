@@ -89,9 +89,12 @@ class Supervisor:
         heartbeat = asyncio.create_task(self._beat(session))
         restored = asyncio.create_task(self._catch_up(session))
         watching = asyncio.create_task(self._watch(session))
-        beside = (heartbeat, restored, watching)
+        losing = asyncio.create_task(session.lost.wait())
+        beside = {heartbeat, restored, watching, losing}
         try:
-            await session.lost.wait()
+            ended, _ = await asyncio.wait(beside, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # without one of them the link would stay as it is for ever: `run` begins anew
         finally:
             for task in beside:
                 task.cancel()

@@ -291,6 +291,7 @@ async def _modify(client: ApiClient, key: tuple[int, int], wanted: dict[str, Any
         raise Complaint(105)
     names = ("quantity", "limit_price", "order_type", "tif", "client", "trail_amount", "trail_percent")
     changes = {name: wanted.get(name) for name in names}
+    changes["client"] = {**wanted["client"], "parent_id": order["client"].get("parent_id", 0)}
     if wanted["order_type"] != "TRAIL":  # a trail's stop has moved since
         changes["stop_price"] = wanted["stop_price"]
     try:
