@@ -19,11 +19,11 @@ from broker.brokers.client_portal.answers import Taken, number, order_answer, st
 from broker.brokers.client_portal.pacing import CANCEL, ORDER, QUESTION, Limits, Pacer
 from broker.brokers.client_portal.questions import Policy, Question
 from broker.errors import (
+    InvalidRequest,
     NotConnected,
     OrderOutcomeUnknown,
     OrderRejected,
     RateLimited,
-    UnsupportedOperation,
 )
 from broker.journal import Journal
 from broker.models import Status
@@ -399,7 +399,6 @@ def test_orders_that_others_placed_are_shown_and_can_be_cancelled(
 
 
 def test_what_the_broker_cannot_do_says_so(ibeam: ClientPortalBroker) -> None:
-    assert not ibeam.capabilities.bracket
-    assert "trailing_stop" not in ibeam.capabilities.order_types
-    with pytest.raises(UnsupportedOperation):
-        raise ibeam._cannot("place trailing stops")
+    assert not ibeam.capabilities.notional
+    with pytest.raises(InvalidRequest, match="notional"):
+        ibeam.place_order(request(qty=0, notional=100.0))

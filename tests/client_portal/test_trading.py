@@ -251,3 +251,79 @@ async def test_malformed_bodies_are_400(trading, body):
         "/iserver/secdef/search",
     ):
         assert (await trading.post(path, body)).status_code == 400
+
+
+def bracket(**changes):
+    """A limit order and its two children, which are known by the parent's cOID."""
+    child = {"side": "SELL", "tif": "GTC", "parent_id": "b"}
+    return [
+        order(order_type="LMT", price=225, coid="b", tif="GTC", **changes),
+        order(order_type="LMT", price=250, **child),
+        order(order_type="STP", price=200, **child),
+    ]
+
+
+async def test_a_bracket_is_one_request_whose_children_name_their_parent(trading, exchange):
+    taken = await trading.ibind(lambda client: client.place_order(bracket(), YES, ACCOUNT).data)
+    assert [set(row) >= {"order_id", "order_status", "encrypt_message"} for row in taken] == [True] * 3
+    entry, profit, stop = (row["order_id"] for row in taken)
+    await settled(trading, entry, "Submitted")
+    await trading.get("/iserver/account/orders")
+    rows = {
+        str(row["orderId"]): row for row in (await trading.get("/iserver/account/orders")).json()["orders"]
+    }
+    assert [rows[number].get("parentId") for number in (entry, profit, stop)] == [
+        None,
+        int(entry),
+        int(entry),
+    ]
+    assert [rows[number].get("order_ref") for number in (entry, profit, stop)] == ["b", None, None]
+    exchange.exchange.market.set_price(AAPL, 224.0)
+    exchange.desk.step()
+    await settled(trading, entry, "Filled")
+    await settled(trading, profit, "Submitted")
+    exchange.exchange.market.set_price(AAPL, 199.0)
+    exchange.desk.step()
+    await settled(trading, stop, "Filled")
+    await settled(trading, profit, "Cancelled")
+
+
+async def test_cancelling_a_child_cancels_its_sibling_and_cancelling_the_parent_both(trading):
+    for which, left in ((1, "Submitted"), (0, "Cancelled")):
+        orders = bracket()
+        orders[0].coid = orders[1].parent_id = orders[2].parent_id = f"b{which}"
+        taken = await trading.ibind(lambda client, o=orders: client.place_order(o, YES, ACCOUNT).data)
+        numbers = [row["order_id"] for row in taken]
+        await settled(trading, numbers[0], "Submitted")
+        await trading.ibind(lambda client, n=numbers[which]: client.cancel_order(n, ACCOUNT).data)
+        for number in numbers[1:]:
+            await settled(trading, number, "Cancelled")
+        await settled(trading, numbers[0], left)
+
+
+async def test_several_orders_that_are_no_bracket_are_refused(trading):
+    path = f"/iserver/account/{ACCOUNT}/orders"
+    simple = {"conid": AAPL, "side": "BUY", "orderType": "MKT", "quantity": 1, "tif": "DAY"}
+    for orders in (
+        [simple, simple],
+        [{**simple, "cOID": "a"}, {**simple, "parentId": "b"}],
+        [{**simple, "parentId": "b"}],
+    ):
+        assert (await trading.post(path, {"orders": orders})).status_code == 400
+
+
+async def test_a_trailing_order_needs_its_distance_and_follows_the_price(trading, exchange):
+    path = f"/iserver/account/{ACCOUNT}/orders"
+    trail = {"conid": AAPL, "side": "BUY", "orderType": "TRAIL", "quantity": 1, "tif": "GTC"}
+    assert (await trading.post(path, {"orders": [{**trail, "trailingAmt": 5}]})).status_code == 400
+    asked = order(order_type="TRAIL", tif="GTC", trailing_type="%", trailing_amt=10.0, price=260.0)
+    taken = await trading.ibind(lambda client: client.place_order(asked, YES, ACCOUNT).data)
+    shown = await settled(trading, taken["order_id"], "PreSubmitted")
+    assert (shown["order_type"], float(shown["stop_price"])) == (
+        "TRAILING_STOP",
+        pytest.approx(253.0, abs=0.02),
+    )
+    exchange.exchange.market.set_price(AAPL, 200.0)
+    exchange.desk.step()
+    shown = await settled(trading, taken["order_id"], "PreSubmitted")
+    assert float(shown["stop_price"]) == pytest.approx(220.0, abs=0.02)

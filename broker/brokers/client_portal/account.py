@@ -111,6 +111,8 @@ def as_order(request: OrderRequest, account: str) -> Order:
         status="",
         limit_price=request.limit_price,
         stop_price=request.stop_price,
+        trail_amount=request.trail_amount,
+        trail_percent=request.trail_percent,
         client_order_id=request.client_order_id,
         time_in_force=request.time_in_force,
         account_id=account,

@@ -51,10 +51,12 @@ def asks_for_accounts(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Taken:
-    """IBKR took the order."""
+    """IBKR took the order. Of a bracket: `order_ids` of all that it took, `refused` if not all of it."""
 
     order_id: str
     status: str
+    order_ids: tuple[str, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,11 @@ def order_answer(data: Any) -> Taken | Question | Refusal | None:
     """
     rows = data if isinstance(data, list) else [data]
     rows = [row for row in rows if isinstance(row, Mapping)]
-    for row in rows:
-        if row.get("order_id") not in (None, ""):
-            return Taken(str(row["order_id"]), str(row.get("order_status") or ""))
+    taken = [row for row in rows if row.get("order_id") not in (None, "")]
+    if taken:
+        refused = next((str(row["error"])[:500] for row in rows if row.get("error")), "")
+        numbers = tuple(str(row["order_id"]) for row in taken)
+        return Taken(numbers[0], str(taken[0].get("order_status") or ""), numbers, refused)
     for row in rows:
         if row.get("error"):
             return Refusal(str(row["error"])[:500])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from broker.brokers.client_portal.account import symbol_of
 from broker.brokers.client_portal.answers import (
     Json,
+    Taken,
     number,
     report_of_row,
     report_of_status,
@@ -45,7 +47,14 @@ TRADE_DAYS = "7"
 NEWS_WAIT = 1.0
 #: how young a read status may be to be read again, in seconds
 FRESH = 0.25
-_ORDER_TYPES = {"MARKET": "market", "LIMIT": "limit", "STOP": "stop", "STOP_LIMIT": "stop_limit"}
+_ORDER_TYPES = {
+    "MARKET": "market",
+    "LIMIT": "limit",
+    "STOP": "stop",
+    "STOP_LIMIT": "stop_limit",
+    "TRAIL": "trailing_stop",
+    "TRAILING_STOP": "trailing_stop",
+}
 
 
 class OrderBook:
@@ -125,6 +134,36 @@ class OrderBook:
         return replace(report, **change)
 
     # Finding
+
+    def take_bracket(self, taken: Taken, order: Order, legs: Sequence[Order]) -> Taken:
+        """Which of the orders that IBKR took is which: the legs are taken down, the entry is returned."""
+        entry = taken.order_id
+        for number_ in taken.order_ids:
+            try:
+                shown = self.status(number_)
+            except BrokerError as failure:
+                log.warning("order at IBKR %s: its status can't be read: %s", number_, failure.message)
+                continue
+            leg = next((leg for leg in legs if _is_leg(shown, leg)), None)
+            if leg is not None:
+                self.note(leg, report_of_status(shown))
+            elif _side(shown) == order.side:
+                entry = number_
+        return replace(taken, order_id=entry)
+
+    def _legs_like(self, account: str, row: Json) -> list[Order]:
+        """Legs of ours whose number isn't known, and that a row may be about."""
+        parent = str(row.get("parentId") or "")
+        found = []
+        for leg in self._journal.unsettled(account):
+            if leg.parent_id is None or leg.permanent_id or not _is_leg(row, leg):
+                continue
+            entry = self._journal.get(account, leg.parent_id)
+            # Without its parent's number a row may be anybody's; the call that sends the bracket
+            # will tell, and nobody else takes it down before.
+            if entry.id in self.sending or (parent and entry.permanent_id in (None, parent)):
+                found.append(leg)
+        return found
 
     def look_for(self, order: Order) -> OrderReport | None:
         """An order that was sent and not answered, by the id that we gave it. None proves nothing."""
@@ -219,6 +258,10 @@ class OrderBook:
         """Find out how an order stands; `unknown` if IBKR shows it nowhere."""
         if order.permanent_id:
             return self.refresh(order)
+        if order.parent_id is not None:  # IBKR has no id of ours for it: its row names its parent
+            self.whole_orders()
+            order = self._journal.get(order.account_id, order.id)
+            return self.refresh(order) if order.permanent_id else self._give_up(order)
         report = self.look_for(order)
         if report is not None:
             return self.note(order, report)
@@ -260,13 +303,18 @@ class OrderBook:
             self.note(order, self.status_report(str(row["orderId"])))
         elif order is not None:
             self.note(order, report)
-        elif number(row.get("totalSize")):
+        elif number(row.get("totalSize")) and not self._legs_like(account, row):
             self._adopt(account, row)
 
     def _known(self, account: str, order_id: str, row: Json) -> Order | None:
         order = self._journal.by_permanent_id(account, order_id)
         if order is not None:
             return order
+        if row.get("parentId"):
+            legs = self._legs_like(account, row)
+            entry = self._journal.by_permanent_id(account, str(row["parentId"]))
+            mine = [leg for leg in legs if entry is None or leg.parent_id == entry.id]
+            return mine[0] if len(mine) == 1 else None
         reference = str(row.get("order_ref") or row.get("order_cOID") or "")
         order = self._journal.find(account, reference) if reference else None
         if order is None or order.permanent_id is not None or order.status == Status.RECORDED:
@@ -274,15 +322,15 @@ class OrderBook:
         return order if _is(row, order) else None
 
     def _adopt(self, account: str, row: Json) -> None:
-        kind = str(row.get("origOrderType") or row.get("orderType") or "").upper().replace(" ", "_")
+        kind = _kind(str(row.get("origOrderType") or row.get("orderType") or ""))
         price, other = number(row.get("price")), number(row.get("auxPrice"))
         request = OrderRequest(
             symbol=_symbol(row)[:32],
             side=_side(row),
             qty=number(row.get("totalSize")) or 0.0,
-            order_type=_ORDER_TYPES.get(kind, kind.lower()[:16]),
-            limit_price=None if kind == "STOP" else price,
-            stop_price=price if kind == "STOP" else other,
+            order_type=kind,
+            limit_price=price if kind in ("limit", "stop_limit") else None,
+            stop_price=price if kind == "stop" else other,
             time_in_force="gtc" if row.get("timeInForce") == "GTC" else "day",
             client_order_id=f"cp-{row['orderId']}",
             placed_by="not through this journal",
@@ -350,6 +398,21 @@ def _is(row: Json, order: Order) -> bool:
     if str(row.get("order_ref") or row.get("order_cOID") or "") != order.client_order_id:
         return False
     return (_symbol(row), _side(row)) == (order.symbol, order.side)
+
+
+def _is_leg(row: Json, leg: Order) -> bool:
+    """True if a row or a status may be about a leg, which has no reference: by its body."""
+    kind = str(row.get("origOrderType") or row.get("order_type") or row.get("orderType") or "")
+    at = leg.limit_price if leg.order_type == "limit" else leg.stop_price
+    shown = number(row.get("price") or row.get("limit_price") or row.get("stop_price"))
+    size = number(row.get("totalSize") or row.get("total_size")) or 0.0
+    same = (_symbol(row), _side(row), _kind(kind)) == (leg.symbol, leg.side, leg.order_type)
+    return same and shown == at and size <= leg.qty  # it loses what the other leg has closed
+
+
+def _kind(word: str) -> str:
+    word = word.upper().replace(" ", "_")
+    return _ORDER_TYPES.get(word, word.lower()[:16])
 
 
 def _symbol(row: Json) -> str:

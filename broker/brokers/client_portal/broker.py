@@ -28,12 +28,13 @@ from broker.models import (
     Order,
     OrderEvent,
     OrderPreview,
+    OrderReport,
     OrderRequest,
     Position,
     Quote,
     Status,
 )
-from broker.placement import NothingKnown, place, rejection
+from broker.placement import NothingKnown, place, rejection, request_of
 from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
 
 log = logging.getLogger(__name__)
@@ -94,11 +95,17 @@ class ClientPortalBroker(Connection):
             journal=self._journal,
             account=lambda: self._account_for(request),
             prepare=lambda asked: self._ready().market.conid(asked.symbol),
-            send=lambda order, conid: self._ready().entry.send(order, conid),
+            send=lambda order, conid: self._ready().entry.send(order, conid, self._journal.legs_of(order)),
             settle=lambda order: self._ready().book.settle(order),
-            note=lambda order, report: self._running().book.note(order, report),
+            note=self._noted,
             guard=self._guard,
         )
+
+    def _noted(self, order: Order, report: OrderReport) -> Order:
+        noted = self._running().book.note(order, report)
+        for leg in order.legs:  # one that IBKR took, and that can't be told from others
+            self._journal.mark_unknown(leg, "its entry was answered, and the leg isn't found")
+        return noted
 
     def _account_for(self, request: OrderRequest) -> str:
         session = self._ready().session
@@ -205,7 +212,7 @@ class ClientPortalBroker(Connection):
         conid = parts.market.conid(order.symbol)
         wanted = replace(order, **change)  # type: ignore[arg-type]
         if self._guard is not None:
-            self._guard(_as_request(wanted), order.account_id)
+            self._guard(request_of(wanted), order.account_id)
         self._journal.begin_change(order.id, dict(change))
         try:
             report = parts.entry.replace(order, wanted, conid)
@@ -235,6 +242,9 @@ class ClientPortalBroker(Connection):
             raise rejection(str(said)[:500])
         return preview_of(request, answer)
 
+    def _resting_legs(self, symbol: str, side: str) -> list[Order]:
+        return self._journal.resting_legs(self._ready().session.account, symbol, side)
+
     def get_fills(self, since: datetime | None = None, limit: int = 500) -> list[Fill]:
         """See `BaseBroker.get_fills`. IBKR itself tells those of seven days."""
         parts = self._ready()
@@ -257,18 +267,3 @@ class ClientPortalBroker(Connection):
     def subscribe(self, callback: Callable[[OrderEvent], None]) -> Callable[[], None]:
         """See `BaseBroker.subscribe`: by websocket, by polling while there is none."""
         return self._events.subscribe(callback)
-
-
-def _as_request(order: Order) -> OrderRequest:
-    return OrderRequest(
-        symbol=order.symbol,
-        side=order.side,
-        qty=order.qty,
-        order_type=order.order_type,
-        limit_price=order.limit_price,
-        time_in_force=order.time_in_force,
-        client_order_id=order.client_order_id,
-        stop_price=order.stop_price,
-        account=order.account_id,
-        extended_hours=order.extended_hours,
-    )

@@ -58,7 +58,7 @@ class Connection(BaseBroker):
 
     name = "ibeam"
     capabilities = Capabilities(
-        order_types=frozenset({"market", "limit", "stop", "stop_limit"}),
+        order_types=frozenset({"market", "limit", "stop", "stop_limit", "trailing_stop"}),
         quotes=True,
         exclusive=True,
         replace=True,
@@ -66,6 +66,7 @@ class Connection(BaseBroker):
         fills=True,
         stream=True,
         several_accounts=True,
+        bracket=True,
         extended_hours=True,
     )
 

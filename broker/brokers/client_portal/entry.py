@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from broker.brokers.client_portal.answers import (
@@ -41,7 +43,13 @@ REPLY_ATTEMPTS, REPLY_PAUSE = 3, 0.3
 CANCEL_WAIT = 3.0
 #: statuses by which a 4xx says that nothing was placed, whatever the text
 _REFUSED = frozenset({400, 403, 404, 405, 413, 415, 422})
-_TYPES = {"market": "MKT", "limit": "LMT", "stop": "STP", "stop_limit": "STOP_LIMIT"}
+_TYPES = {
+    "market": "MKT",
+    "limit": "LMT",
+    "stop": "STP",
+    "stop_limit": "STOP_LIMIT",
+    "trailing_stop": "TRAIL",
+}
 #: words of a 500 that only a request which went nowhere gets
 _BAD_REQUEST = ("invalid account id", "bad request", "is not known", "is not supported")
 
@@ -54,21 +62,23 @@ class OrderEntry:
         self._conversation = threading.Lock()
         self._pause = threading.Event()
 
-    def send(self, order: Order, conid: int) -> OrderReport:
-        """Send an order once, answer what is asked, and return its state.
+    def send(self, order: Order, conid: int, legs: Sequence[Order] = ()) -> OrderReport:
+        """Send an order once, a bracket with its legs, answer what is asked, and return its state.
 
         Raises `OrderRejected`, `NothingKnown` (it left), `NotConnected` and `RateLimited` (it didn't).
         """
         self._book.sending.add(order.id)
         try:
-            return self._send(order, conid)
+            return self._send(order, conid, legs)
         finally:
             self._book.sending.discard(order.id)
 
-    def _send(self, order: Order, conid: int) -> OrderReport:
+    def _send(self, order: Order, conid: int, legs: Sequence[Order]) -> OrderReport:
         path = f"iserver/account/{order.account_id}/orders"
+        attached = {"parentId": order.client_order_id}
+        bodies = [order_body(order, conid), *(order_body(leg, conid) | attached for leg in legs)]
         try:
-            taken = self._converse(path, {"orders": [order_body(order, conid)]})
+            taken = self._converse(path, {"orders": bodies})
         except OrderRejected as refusal:
             if "already registered" not in refusal.reason:
                 raise
@@ -82,7 +92,23 @@ class OrderEntry:
             if known is None:
                 raise silence
             return known
+        if not legs:
+            return self._report(taken)
+        taken = self._book.take_bracket(taken, order, legs)
+        if taken.refused:
+            self._withdraw(order, taken)
         return self._report(taken)
+
+    def _withdraw(self, order: Order, taken: Taken) -> None:
+        """Cancel the entry of a bracket that wasn't taken whole. Raises `OrderRejected` once that is done."""
+        said = f"IBKR didn't take all of the bracket: {taken.refused}"
+        try:
+            self.cancel(self._book.note(order, self._report(taken)))
+        except BrokerError as failure:
+            log.error("order %s works without all of its bracket: %s", order.id, failure.message)
+            self._book.note(order, replace(self._report(taken), warnings=(f"{said}: {failure.message}",)))
+            return
+        raise rejection(said)
 
     def _look_up(self, order: Order) -> OrderReport | None:
         """The order at IBKR, by the id that we gave it; None proves nothing."""
@@ -256,7 +282,10 @@ class OrderEntry:
 
 
 def order_body(order: Order, conid: int) -> Json:
-    """An order as the API takes it. `cOID` is our client order id: IBKR refuses a second one with it."""
+    """An order as the API takes it. `cOID` is our client order id: IBKR refuses a second one with it.
+
+    Children of a bracket "will not have its own cOID", so a leg's id stays ours.
+    """
     body: Json = {
         "acctId": order.account_id,
         "conid": conid,
@@ -264,9 +293,14 @@ def order_body(order: Order, conid: int) -> Json:
         "orderType": _TYPES[order.order_type],
         "quantity": int(order.qty) if order.qty == int(order.qty) else order.qty,
         "tif": order.time_in_force.upper(),
-        "cOID": order.client_order_id,
         "outsideRTH": order.extended_hours,
     }
+    if order.parent_id is None:
+        body["cOID"] = order.client_order_id
+    if order.order_type == "trailing_stop":
+        by_amount = order.trail_amount is not None
+        body["trailingType"] = "amt" if by_amount else "%"
+        body["trailingAmt"] = order.trail_amount if by_amount else order.trail_percent
     if order.order_type == "stop":
         body["price"] = order.stop_price
     elif order.limit_price is not None:

@@ -17,7 +17,8 @@ from localcloud.gateways.client_portal.orders import OrderEntry
 
 MOST_TRADE_DAYS = 7
 _TYPE_NAMES = {"MKT": ("Market", "MARKET"), "LMT": ("Limit", "LIMIT"), "STP": ("Stop", "STOP"),
-               "STP LMT": ("Stop Limit", "STOP_LIMIT")}  # fmt: skip
+               "STP LMT": ("Stop Limit", "STOP_LIMIT"),
+               "TRAIL": ("Trailing Stop", "TRAILING_STOP")}  # fmt: skip
 # What `filters` of /iserver/account/orders calls the statuses.
 _FILTERS = {"inactive": "Inactive", "pending_submit": "PendingSubmit", "pre_submitted": "PreSubmitted",
             "submitted": "Submitted", "filled": "Filled", "pending_cancel": "PendingCancel",
@@ -42,7 +43,7 @@ def describe(order: Json, symbol: str = "") -> str:
 def order_row(order: Json, contract: Json) -> Json:
     """An order as /iserver/account/orders and the websocket show it."""
     kind, original = _TYPE_NAMES[order["order_type"]]
-    price = order["stop_price"] if order["order_type"] == "STP" else order["limit_price"]
+    price = order["stop_price"] if order["order_type"] in ("STP", "TRAIL") else order["limit_price"]
     row = {
         "acct": order["account"],
         "account": order["account"],
@@ -78,6 +79,8 @@ def order_row(order: Json, contract: Json) -> Json:
         row["auxPrice"] = f"{order['stop_price']:.2f}"
     if order["order_ref"]:
         row["order_ref"] = order["order_ref"]
+    if order["parent"] is not None:
+        row["parentId"] = order["parent"]  # "Only exists in child order of bracket"
     return row
 
 

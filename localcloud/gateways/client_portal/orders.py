@@ -22,7 +22,9 @@ SIZE_LIMIT = 500
 VALUE_LIMIT = 100_000
 
 _TYPES = {"MKT": "MKT", "MARKET": "MKT", "LMT": "LMT", "LIMIT": "LMT", "STP": "STP", "STOP": "STP",
-          "STOP_LIMIT": "STP LMT", "STPLMT": "STP LMT", "STP LMT": "STP LMT"}  # fmt: skip
+          "STOP_LIMIT": "STP LMT", "STPLMT": "STP LMT", "STP LMT": "STP LMT",
+          "TRAIL": "TRAIL"}  # fmt: skip
+_TRAILS = {"amt": "trail_amount", "%": "trail_percent"}
 _SURE = "Are you sure you want to submit this order?"
 
 
@@ -36,11 +38,15 @@ class Question:
 
 @dataclass
 class Conversation:
-    """An order that waits for answers. `perm_id` is set when a working order is to be changed."""
+    """An order, of a bracket with its children, that waits for answers.
+
+    `perm_id` is set when a working order is to be changed.
+    """
 
     wanted: Json
     questions: list[Question]
     perm_id: int | None = None
+    children: list[Json] = field(default_factory=list)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -54,16 +60,21 @@ class OrderEntry:
         self._references: set[str] = set()
 
     async def place(self, account: str, orders: Any) -> Any:
-        """The answer to POST /iserver/account/{account}/orders: the order, a question, or `{"error"}`.
+        """The answer to POST /iserver/account/{account}/orders: the orders, a question, or `{"error"}`.
 
-        Raises Refusal 400 for what isn't an order.
+        Raises Refusal 400 for what isn't an order or a bracket.
         """
-        if not isinstance(orders, list) or len(orders) != 1 or not isinstance(orders[0], dict):
-            raise Refusal(400, "Bad Request: orders must hold exactly one order")
-        wanted = self._read(account, orders[0])
+        if not isinstance(orders, list) or not orders or not all(isinstance(one, dict) for one in orders):
+            raise Refusal(400, "Bad Request: orders must hold one order, or a bracket")
+        _check_bracket(orders)
+        wanted, *children = [self._read(account, one) for one in orders]
         if await self._is_registered(account, wanted["order_ref"]):
             return _registered(wanted["order_ref"])
-        return await self._begin(Conversation(wanted, await self._questions(wanted)))
+        asked: dict[str, Question] = {}
+        for one in (wanted, *children):
+            for question in await self._questions(one):
+                asked.setdefault(question.message_id, question)
+        return await self._begin(Conversation(wanted, list(asked.values()), children=children))
 
     async def modify(self, account: str, order_id: str, changes: Json) -> Any:
         """The answer to POST /iserver/account/{account}/order/{id}; the whole order is given again."""
@@ -94,7 +105,9 @@ class OrderEntry:
         if not confirmed:
             return {"error": "Order not confirmed "}
         rest = conversation.questions[1:]
-        return await self._begin(Conversation(conversation.wanted, rest, conversation.perm_id))
+        return await self._begin(
+            Conversation(conversation.wanted, rest, conversation.perm_id, conversation.children)
+        )
 
     async def _begin(self, conversation: Conversation) -> Any:
         unanswered = [
@@ -119,10 +132,10 @@ class OrderEntry:
             self._references.add(reference)
         try:
             if conversation.perm_id is None:
-                answer = await self.gateway.session.call("place_order", **wanted)
+                answer = await self.gateway.session.call("place_order", **wanted, legs=conversation.children)
             else:
-                kept = ("quantity", "limit_price", "stop_price", "order_type", "tif")
-                changes = {name: wanted[name] for name in kept}
+                kept = ("quantity", "limit_price", "stop_price", "order_type", "tif", *_TRAILS.values())
+                changes = {name: wanted.get(name) for name in kept}
                 answer = await self.gateway.session.call(
                     "modify_order", perm_id=conversation.perm_id, **changes
                 )
@@ -134,8 +147,9 @@ class OrderEntry:
         order = answer["order"]
         if order["reason_code"]:
             return {"error": order["reason"]}
-        return [{"order_id": str(order["perm_id"]), "order_status": order["status"], "encrypt_message": "1",
-                 **({"local_order_id": order["order_ref"]} if order["order_ref"] else {})}]  # fmt: skip
+        return [{"order_id": str(one["perm_id"]), "order_status": one["status"], "encrypt_message": "1",
+                 **({"local_order_id": one["order_ref"]} if one["order_ref"] else {})}
+                for one in (order, *answer.get("legs", []))]  # fmt: skip
 
     async def preview(self, account: str, orders: Any) -> Any:
         """The answer to POST /iserver/account/{account}/orders/whatif."""
@@ -205,10 +219,17 @@ class OrderEntry:
             "quantity": quantity,
             "order_type": order_type,
             "limit_price": price if order_type in ("LMT", "STP LMT") else None,
-            "stop_price": price if order_type == "STP" else other if order_type == "STP LMT" else None,
+            # "For STP|TRAIL this is the stop price": of a trailing order, where it begins
+            "stop_price": price
+            if order_type in ("STP", "TRAIL")
+            else other
+            if order_type == "STP LMT"
+            else None,
             "tif": str(given.get("tif") or "DAY").upper(),
             "outside_rth": bool(given.get("outsideRTH")),
-            "order_ref": str(given.get("cOID") or ""),
+            # "Children orders will not have its own cOID" (Client Portal API, Place Orders).
+            "order_ref": "" if given.get("parentId") else str(given.get("cOID") or ""),
+            **(_trail(given) if order_type == "TRAIL" else {}),
         }
 
     async def _questions(self, wanted: Json) -> list[Question]:
@@ -258,7 +279,7 @@ class OrderEntry:
                     "trade your order at any available price in the market.",
                 )
             )
-        if wanted["order_type"] in ("STP", "STP LMT"):
+        if wanted["order_type"] in ("STP", "STP LMT", "TRAIL"):
             asked.append(
                 Question(
                     "o10331",
@@ -267,6 +288,24 @@ class OrderEntry:
                 )
             )
         return asked
+
+
+def _check_bracket(orders: list[Json]) -> None:
+    """Several orders in one request are a bracket: children name the parent's cOID. Raises Refusal 400."""
+    parent, *children = orders
+    name = parent.get("cOID")
+    if parent.get("parentId"):
+        raise Refusal(400, f"Bad Request: parent order {parent['parentId']} is not in this request")
+    if children and (not name or any(child.get("parentId") != name for child in children)):
+        raise Refusal(400, "Bad Request: only one order may be submitted, unless it is a bracket")
+
+
+def _trail(given: Json) -> Json:
+    """trailingType `amt` or `%`, and trailingAmt."""
+    kind, distance = _TRAILS.get(str(given.get("trailingType"))), _number(given, "trailingAmt")
+    if kind is None or distance is None:
+        raise Refusal(400, "Bad Request: trailingType and trailingAmt are required for a TRAIL order")
+    return {kind: distance}
 
 
 def _registered(reference: str) -> Json:
@@ -288,12 +327,16 @@ def _number(given: Json, name: str) -> float | None:
 
 def _as_given(order: Json) -> Json:
     """A working order in the form in which orders are given."""
-    names = {"MKT": "MKT", "LMT": "LMT", "STP": "STP", "STP LMT": "STOP_LIMIT"}
-    stop_only = order["order_type"] == "STP"
-    return {"conid": order["conid"], "side": order["side"], "orderType": names[order["order_type"]],
-            "price": order["stop_price"] if stop_only else order["limit_price"],
-            "auxPrice": None if stop_only else order["stop_price"], "quantity": order["quantity"],
-            "tif": order["tif"]}  # fmt: skip
+    kind = order["order_type"]
+    given = {"conid": order["conid"], "side": order["side"], "quantity": order["quantity"],
+             "orderType": "STOP_LIMIT" if kind == "STP LMT" else kind, "tif": order["tif"]}  # fmt: skip
+    if kind == "TRAIL":  # its stop has moved since it was given
+        by_percent = order["trail_percent"] is not None
+        distance = order["trail_percent"] if by_percent else order["trail_amount"]
+        return {**given, "trailingType": "%" if by_percent else "amt", "trailingAmt": distance}
+    stop_only = kind == "STP"
+    return {**given, "price": order["stop_price"] if stop_only else order["limit_price"],
+            "auxPrice": None if stop_only else order["stop_price"]}  # fmt: skip
 
 
 def _changes(found: Json, key: str) -> Json:
