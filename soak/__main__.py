@@ -29,13 +29,17 @@ def arguments() -> argparse.ArgumentParser:
 
 
 class Progress:
-    """One line that is overwritten on a terminal, else a line now and then."""
+    """One line that is overwritten on a terminal, else a line now and then; violations at once."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._said = 0.0
+        self._told: set[int] = set()
 
     def __call__(self, report: campaign.Report) -> None:
+        for number in report.violations.keys() - self._told:
+            self._told.add(number)
+            print("\n".join(report.words_of(number)), file=sys.stderr, flush=True)
         done = report.schedules == self._total
         watched = sys.stderr.isatty()
         if not done and time.monotonic() - self._said < (0.2 if watched else _QUIET):

@@ -85,9 +85,13 @@ class Report:
         yield f"{self.broker}: {'clean' if self.clean else 'NOT CLEAN'}"
         for name, value in rows:
             yield f"  {name:<22}{value}"
-        for number, words in sorted(self.violations.items()):
-            for word in words:
-                yield f"  schedule {number}: {word}"
+        for number in sorted(self.violations):
+            yield from self.words_of(number)
+
+    def words_of(self, number: int) -> Iterator[str]:
+        """What was violated in one schedule."""
+        for words in self.violations[number]:
+            yield f"  schedule {number}: {words}"
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
