@@ -132,6 +132,7 @@ class Journal:
         account: str,
         request: OrderRequest,
         *,
+        parent_id: str | None = None,
         replaces: str | None = None,
         legs: Sequence[OrderRequest] = (),
         admit: Admit | None = None,
@@ -140,12 +141,14 @@ class Journal:
 
         One caller may; the others get the order that has this client order id and body already. One
         transaction holds the kill switch's consent, `admit`, the order and its `legs`; nothing is
-        entered if any of them fails. `replaces`: our id of the order whose place it takes.
+        entered if any of them fails. `replaces`: our id of the order whose place it takes; `parent_id`:
+        of the entry of a bracket, if that order is a leg.
         Raises `Halted`, what `admit` raises, `DuplicateClientOrderId` (its id, or a leg's, names an
         order with another body), `JournalUnavailable`.
         """
         now = self._clock()
-        entry = row_of(account, request, now, replaces=replaces, status=Status.SENT, sent_at=now)
+        linked = {"parent_id": parent_id, "replaces": replaces}
+        entry = row_of(account, request, now, **linked, status=Status.SENT, sent_at=now)
         rows = [
             row_of(account, leg, now, parent_id=entry["id"], status=Status.SENT, sent_at=now) for leg in legs
         ]
@@ -308,10 +311,11 @@ class Journal:
         return self._do(lambda db: db.execute(query).scalar())
 
     def attach(self, order_id: str, legs: list[str]) -> Order:
-        """Take down an order's legs (our ids)."""
+        """Take down an order's legs (our ids), and that it is their entry."""
 
         def work(db: Connection) -> Order:
             db.execute(_CHANGE, {"of": order_id, "legs": legs})
+            db.execute(update(orders).where(orders.c.id.in_(legs)).values(parent_id=order_id))
             return order_of(db.execute(_BY_ID, {"of": order_id}).one())
 
         return self._do(work)

@@ -148,6 +148,8 @@ class OrderRequest:
     #: which account of the login; the connection's own when empty
     account: str = ""
     extended_hours: bool = False
+    #: for limits: our id of the working order whose place it takes; `replace_order` sets it
+    replaces: str = ""
 
 
 @dataclass(frozen=True)

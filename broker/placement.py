@@ -70,6 +70,7 @@ def place(
     note: Callable[[Order, OrderReport], Order],
     guard: Guard | None = None,
     replaces: str | None = None,
+    parent_id: str | None = None,
 ) -> Order:
     """Place one order. The callables are the broker's: `prepare` finds the instrument.
 
@@ -78,7 +79,8 @@ def place(
     the call may send it. `settle` looks an order up whose outcome is unknown, and returns what it is
     now. `note` takes the answer down in the journal. `guard` may refuse an order that isn't in the
     journal yet: limits, paper and live.
-    `replaces`: our id of the order whose place it takes.
+    `replaces`: our id of the order whose place it takes; `parent_id`: of the bracket's entry, if that
+    order is a leg.
     Raises what `BaseBroker.place_order` names.
     """
     request = check_order(request, capabilities)
@@ -86,7 +88,8 @@ def place(
     legs = legs_of(request)
 
     def enter(admit: Admit | None = None) -> tuple[Order, bool]:
-        return journal.enter(account_id, request, replaces=replaces, legs=legs, admit=admit)
+        linked = {"parent_id": parent_id, "replaces": replaces}
+        return journal.enter(account_id, request, **linked, legs=legs, admit=admit)
 
     # A guard asks the broker, and people are told of its refusals: a repeated call has been judged.
     order = _sent_before(journal, account_id, request) if guard is not None else None
@@ -94,7 +97,8 @@ def place(
         return _settled(journal, order, settle)
     try:
         instrument = prepare(request)
-        order, mine = enter() if guard is None else guard.admitting(request, account_id, enter)
+        judged = replace(request, replaces=replaces or "")
+        order, mine = enter() if guard is None else guard.admitting(judged, account_id, enter)
     except BrokerError:
         # A repeated call gets its order's answer, whatever stands against a new order by now.
         order = _sent_before(journal, account_id, request)

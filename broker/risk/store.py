@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -46,18 +46,15 @@ _QTY = case(
     else_=func.coalesce(select(admissions.c.qty).where(_SAME).correlate(orders).scalar_subquery(), 0.0),
 )
 _OPEN = (
-    select(
-        orders.c.id,
-        orders.c.side,
-        orders.c.client_order_id,
-        orders.c.filled_qty,
-        (_QTY - orders.c.filled_qty).label("open"),
-    )
+    select(orders.c.id, orders.c.side, orders.c.filled_qty, orders.c.parent_id, _QTY - orders.c.filled_qty)
     .where((orders.c.account == _OWNER) & (orders.c.symbol == _WHAT))
     .where(orders.c.status.not_in([*FINAL_STATUSES, Status.RECORDED]))
-    # A bracket's legs only close what its entry opens, and the entry is counted.
-    .where(orders.c.parent_id.is_(None))
+    .order_by(orders.c.id)
 )
+_BY_NAME = select(orders.c.id, orders.c.parent_id).where(
+    (orders.c.account == _OWNER) & (orders.c.client_order_id == _WHAT)
+)
+_BY_ID = select(orders.c.id, orders.c.parent_id).where((orders.c.account == _OWNER) & (orders.c.id == _WHAT))
 _ADMITTED = (
     select(admissions, orders.c.id.label("order_id"), orders.c.status, orders.c.filled_qty)
     .select_from(admissions.outerjoin(orders, _SAME))
@@ -111,6 +108,17 @@ class Counts:
 
     opening: int = 0
     reducing: int = 0
+
+
+@dataclass(frozen=True)
+class _Working:
+    """A working order with the shares that it may still trade; `parent_id` of a bracket's leg."""
+
+    id: str
+    side: str
+    filled_qty: float
+    parent_id: str | None
+    open: float
 
 
 class RiskStore:
@@ -220,9 +228,15 @@ class RiskStore:
         found = {"buy": 0.0, "sell": 0.0}
         counted: set[str] = set()
         symbol = request.symbol
+        query, name = (_BY_ID, request.replaces) if request.replaces else (_BY_NAME, request.client_order_id)
+        own = db.execute(query, {"owner": account, "what": name}).first()
         for row in _open(db, account, symbol):
             counted.add(row.id)
-            if row.client_order_id == request.client_order_id:
+            if own is not None and own.parent_id is not None and own.parent_id in (row.id, row.parent_id):
+                # A leg closes what its entry opens: what that hasn't filled yet backs it. The two legs
+                # are one.
+                found[request.side] -= row.open if row.id == own.parent_id else 0.0
+            elif own is not None and row.id == own.id:
                 # A replacement takes the place of the order of its id, and what that has filled is held.
                 found[row.side] -= row.filled_qty
             else:
@@ -232,12 +246,12 @@ class RiskStore:
         sides = select(orders.c.id, orders.c.side).where(orders.c.id.in_(gone))
         for order_id, side in db.execute(sides).all():
             found[side] += mark.open_shares[order_id]
-        for row in _admitted(db, account, symbol, mark, now):
-            if row.order_id is None or row.status == Status.RECORDED:
-                found[row.side] += row.qty  # admitted, and about to leave
-            elif row.id > mark.last_admission:
+        for entry in _admitted(db, account, symbol, mark, now):
+            if entry.order_id is None or entry.status == Status.RECORDED:
+                found[entry.side] += entry.qty  # admitted, and about to leave
+            elif entry.id > mark.last_admission:
                 # Admitted after the mark: the position may hold none of its fills, so all of it counts.
-                found[row.side] += row.filled_qty
+                found[entry.side] += entry.filled_qty
         return Shares(**found)
 
     def _do(self, work: Callable[[Connection], T]) -> T:
@@ -251,9 +265,19 @@ class RiskStore:
             raise JournalUnavailable(f"the limits' counts can't be used: {kind}") from failure
 
 
-def _open(db: Connection, account: str, symbol: str) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Working orders with the shares that they may still trade."""
-    return db.execute(_OPEN, {"owner": account, "what": symbol}).all()
+def _open(db: Connection, account: str, symbol: str) -> list[_Working]:
+    """Working orders; of a bracket's legs the first, with what the bracket has opened and not closed yet.
+
+    Of the two legs one closes that. Until the entry has filled, they can't trade, and the entry counts.
+    """
+    rows = [_Working(*row) for row in db.execute(_OPEN, {"owner": account, "what": symbol})]
+    entries = {row.id: row.open for row in rows if row.parent_id is None}
+    legs: dict[str, _Working] = {}
+    for row in rows:
+        if row.parent_id is not None and row.parent_id not in legs:
+            closes = max(row.open - entries.get(row.parent_id, 0.0), 0.0)
+            legs[row.parent_id] = replace(row, open=closes)
+    return [row for row in rows if row.parent_id is None] + list(legs.values())
 
 
 def _admitted(

@@ -146,11 +146,47 @@ def test_a_bracket_has_two_legs_of_which_one_fills(alpaca: PaperAlpaca, broker: 
         ("sell", "limit", entry.id),
         ("sell", "stop", entry.id),
     }
+    assert len(broker.get_orders_history()) == 3, "Alpaca's legs are those that were journalled"
     alpaca.price(111.0)
     profit, loss = sorted(legs, key=lambda leg: leg.order_type)
     settled(broker, profit, "filled")
     settled(broker, loss, "cancelled")
     assert broker.get_position("AAPL") is None
+    told = {fill.client_order_id for fill in broker.get_fills()}
+    assert told == {entry.client_order_id, f"{entry.client_order_id}.tp"}
+
+
+def test_a_replaced_leg_is_still_its_brackets(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    entry = broker.place_order(request(take_profit_price=110.0, stop_loss_price=90.0))
+    settled(broker, entry, "filled")
+    gain, loss = entry.legs
+    new = broker.replace_order(loss, stop_price=95.0)
+    assert (new.parent_id, new.replaces, new.stop_price) == (entry.id, loss, 95.0)
+    assert broker.get_order(entry.id).legs == [gain, new.id]
+    settled(broker, broker.close_position("AAPL"), "filled")
+    assert {broker.get_order(leg).status for leg in (gain, new.id)} == {"cancelled"}
+
+
+def test_legs_stay_with_the_order_that_replaces_their_entry(
+    alpaca: PaperAlpaca, broker: AlpacaBroker
+) -> None:
+    bracket = {"take_profit_price": 110.0, "stop_loss_price": 80.0, "time_in_force": "gtc"}
+    entry = broker.place_order(request(order_type="limit", limit_price=90.0, **bracket))
+    new = broker.replace_order(settled(broker, entry, "submitted").id, limit_price=91.0)
+    assert new.legs == entry.legs
+    assert {broker.get_order(leg).parent_id for leg in new.legs} == {new.id}
+    broker.cancel_order(settled(broker, new, "submitted").id)
+    for leg in new.legs:
+        settled(broker, broker.get_order(leg), "cancelled")
+
+
+def test_a_brackets_lost_answer_is_settled_with_its_legs(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:
+    alpaca.fault("lose_answers", status=504, times=1, methods=["POST"])
+    bracket = {"take_profit_price": 110.0, "stop_loss_price": 80.0, "time_in_force": "gtc"}
+    entry = broker.place_order(request(order_type="limit", limit_price=90.0, **bracket))
+    for leg in entry.legs:
+        settled(broker, broker.get_order(leg), "accepted")
+    assert len(broker.get_orders_history()) == 3
 
 
 def test_fills_have_commissions_and_are_taken_down_once(alpaca: PaperAlpaca, broker: AlpacaBroker) -> None:

@@ -248,7 +248,9 @@ def test_a_bad_request_and_a_missing_login_are_told_apart(ibeam: ClientPortalBro
 
 
 def test_the_shapes_of_an_answer_are_read() -> None:
-    assert order_answer([{"order_id": "13", "order_status": "PreSubmitted"}]) == Taken("13", "PreSubmitted")
+    assert order_answer([{"order_id": "13", "order_status": "PreSubmitted"}]) == Taken(
+        "13", "PreSubmitted", ("13",)
+    )
     assert order_answer({"id": "q", "message": ["a", "b"]}) == Question("q", "a b")
     assert order_answer("nonsense") is None
     assert status_of("SomethingNew", 0.0) == Status.UNKNOWN

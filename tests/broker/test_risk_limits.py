@@ -314,6 +314,34 @@ def test_no_sequence_of_orders_exceeds_the_position_the_rate_or_the_size(orders:
     assert len(history if orders else []) <= 20, "ten that open and ten that reduce"
 
 
+BRACKET = {"order_type": "limit", "limit_price": 99.0, "take_profit_price": 110.0, "stop_loss_price": 90.0}
+
+
+def test_a_brackets_legs_are_counted_once_and_only_for_what_its_entry_has_filled() -> None:
+    desk = Desk(limits(max_long_qty=10, max_short_qty=2))
+    assert desk.place(qty=10, **BRACKET) == "submitted"
+    assert desk.place(qty=1) == "max_long_qty", "the entry is counted"
+    assert desk.place(qty=2, side="sell") == "filled", "the legs can't trade yet"
+    desk.broker.set_price("AAPL", 98.0)
+    assert desk.broker.get_positions()[0].qty == 8
+    assert desk.place(qty=1, side="sell") == "max_short_qty", "one of the legs may sell 10 of the 8"
+    assert desk.place(qty=2) == "filled"
+    assert desk.place(qty=2, side="sell") == "filled", "of the two legs one sells"
+    desk.broker.cancel_all_orders()
+    assert desk.place(qty=8, side="sell") == "filled"
+
+
+def test_a_leg_can_be_replaced_whatever_the_limits_on_positions() -> None:
+    desk = Desk(limits(max_long_qty=10, max_short_qty=0, max_order_qty=10))
+    desk.place(qty=10, client_order_id="b", **BRACKET)
+    entry = desk.broker.get_order_by_client_id("b")
+    gain, loss = entry.legs
+    assert desk.broker.replace_order(gain, limit_price=109.0).limit_price == 109.0
+    desk.broker.set_price("AAPL", 98.0)
+    assert desk.broker.replace_order(loss, stop_price=91.0).stop_price == 91.0
+    assert desk.broker.close_position("AAPL").status == "filled"
+
+
 def test_every_variable_of_the_table_is_read_and_none_switches_a_limit_off() -> None:
     found = limits_from_environment(
         {

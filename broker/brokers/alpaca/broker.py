@@ -109,6 +109,7 @@ class AlpacaBroker(Connection):
                 note=self._records.note,
                 guard=self._guard,
                 replaces=old.id,
+                parent_id=old.parent_id,
             )
         except OrderRejected as refusal:
             raise OrderNotReplaceable(refusal.reason, self._latest(old)) from refusal
@@ -118,7 +119,17 @@ class AlpacaBroker(Connection):
             self._withdraw(old.account_id, wanted.client_order_id)
             raise
         self._latest(old)
-        return new
+        self._relink(old, new)
+        return self._journal.get(new.account_id, new.id)
+
+    def _relink(self, old: Order, new: Order) -> None:
+        """The new order has the old one's place in a bracket."""
+        if old.legs:
+            self._journal.attach(new.id, old.legs)
+        if old.parent_id is not None:
+            entry = self._journal.get(old.account_id, old.parent_id)
+            legs = [new.id if leg == old.id else leg for leg in entry.legs]
+            self._journal.attach(entry.id, legs)
 
     def _latest(self, order: Order) -> Order:
         """The order as it is now, if that can be had; the stream tells it as well."""

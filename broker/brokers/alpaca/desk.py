@@ -113,6 +113,8 @@ class Desk:
         from alpaca.trading.requests import GetOrderByIdRequest
 
         number, client = order.broker_order_id, self._wire.client
+        if number is None and order.parent_id is not None and order.replaces is None:
+            return self._look_up_leg(order)
         if number is None:
             found = self._by_client_id(order.client_order_id, urgent)
         else:
@@ -130,6 +132,12 @@ class Desk:
             return self._records.note(order, OrderReport(Status.REJECTED, reason=said))
         self._journal.mark_unknown(order.id, said)
         return self._journal.get(order.account_id, order.id)
+
+    def _look_up_leg(self, leg: Order) -> Order:
+        """Alpaca knows no id of ours for a leg: it is shown within its entry."""
+        self.look_up(self._journal.get(leg.account_id, leg.parent_id or ""))
+        self._journal.mark_unknown(leg.id, "Alpaca doesn't show this leg of its bracket")
+        return self._journal.get(leg.account_id, leg.id)
 
     def _never_replaced(self, order_id: str) -> bool:
         old = self._journal.get(self._records.account, order_id)

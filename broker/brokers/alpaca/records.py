@@ -47,7 +47,7 @@ class Records:
     def take(self, found: Any, parent: Order | None = None) -> Order:
         """Take an order of Alpaca's down, with its legs; one that the journal doesn't know is entered."""
         with self._lock:
-            known = self.known(found)
+            known = self.known(found) or self._leg(found, parent)
             if known is not None:
                 order = self.note(known, translation.report_of(found))
             else:
@@ -57,8 +57,9 @@ class Records:
     def take_legs(self, order: Order, legs: list[Any]) -> Order:
         """Take an order's legs down."""
         with self._lock:
-            ids = [self.take(leg, order).id for leg in legs]
-            return self._journal.attach(order.id, ids) if ids and ids != order.legs else order
+            taken = [(leg, self.take(leg, order)) for leg in legs]
+            ids = [o.id for leg, o in taken if translation.word(leg.status) != "replaced"]
+            return order if set(ids) <= set(order.legs) else self._journal.attach(order.id, ids)
 
     def note(self, order: Order, report: OrderReport) -> Order:
         """Take down what Alpaca says about an order of the journal."""
@@ -81,6 +82,25 @@ class Records:
             if order is None or order.permanent_id is not None or not translation.same_order(order, found):
                 return None
         return order
+
+    def _leg(self, found: Any, entry: Order | None) -> Order | None:
+        """The leg of ours that Alpaca shows for the first time: it ignores the ids that legs are given.
+
+        Once their entry has filled, legs are listed without it (alpaca-trade-api-js 87).
+        """
+        if translation.word(found.order_class) == "simple":
+            return None
+        unseen = [
+            order
+            for order in self._journal.unsettled(self.account)
+            if order.parent_id is not None and order.permanent_id is None and order.replaces is None
+        ]
+        legs = [
+            leg
+            for leg in unseen
+            if (entry is None or leg.parent_id == entry.id) and translation.same_order(leg, found)
+        ]
+        return legs[0] if len(legs) == 1 else None
 
     def take_fill(self, fill: Fill, key: str) -> bool:
         """Take an execution down, and tell it if it is news."""
