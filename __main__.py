@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import gc
+import sys
+from pathlib import Path
+from typing import Any
 
 import pulumi
 
 # The program lives for seconds: collecting as often as by default costs more than it frees.
 gc.set_threshold(100_000)
+# The language host takes this folder off the path again before it calls `main`.
+sys.path.insert(0, str(Path(__file__).parent))
 
-from stacks import settings as configuration  # noqa: E402
+from components.turns import engine_turn  # noqa: E402
 
 
-def main() -> None:
-    """Declares the stack that the engine runs."""
+async def main() -> dict[str, Any]:
+    """Declares the stack that the engine runs, and returns its outputs."""
+    await engine_turn()
+    from stacks import settings as configuration
+
     settings = configuration.read()
     from stacks.declaration import declare
 
-    for name, value in declare(settings).items():
-        pulumi.export(name, value)
+    return await declare(settings)
 
 
-main()
+pulumi.run(main)

@@ -4,7 +4,8 @@
 is used of it; a preview without changes would spend most of its time there. The generated packages have a
 fixed form, which makes it easy to do better: a package's `__init__` star-imports one module a resource, and
 `_inputs` and `outputs` are long lists of independent classes. So here a package imports the module of a
-resource when its name is first asked for, and those two modules make a class when it is.
+resource when its name is first asked for, and those two modules make a class when it is. What was compiled
+so is kept for the next run in one file beside this module's bytecode, as Python keeps whole modules.
 
 Nothing else changes: names, types and behaviour are the SDK's own. Where a file doesn't have the expected
 form, it is imported in the ordinary way.
@@ -16,11 +17,16 @@ unless it runs with --debug; then set SDK_DEBUG=1 too.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
+import importlib.util
+import marshal
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -37,6 +43,61 @@ _ALL = re.compile(rb"^__all__ = \[.*?^\]\n", re.MULTILINE | re.DOTALL)
 _INPUT_NAME = re.compile(rb"'(\w+Args)'")
 
 
+class Notes:
+    """What earlier runs found out about the SDKs' sources: names, and compiled code.
+
+    As with Python's own bytecode, a source with another time or size is read anew, and so is everything for
+    another interpreter or another version of this module. A missing or damaged file only costs time.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._changed = False
+        try:
+            version, kept = marshal.loads(file.read_bytes())  # noqa: S302 - as trusted as bytecode
+            self._kept = kept if version == _version() else {}
+        except (OSError, ValueError, EOFError, TypeError):
+            pass
+
+    def recall(self, path: str) -> Callable[[str, Callable[[], Any]], Any]:
+        """A function that gives what is noted of a source under a key, or finds it out and notes it."""
+        stamp = _stamp(path)
+        notes = self._kept.get(path, {})
+        if notes.get("") != stamp:
+            notes = self._kept[path] = {"": stamp}
+
+        def recalled(key: str, find: Callable[[], Any]) -> Any:
+            if key not in notes:
+                notes[key] = find()
+                self._changed = True
+            return notes[key]
+
+        return recalled
+
+    def save(self) -> None:
+        """Keeps what is new for the next run, where the interpreter keeps bytecode at all."""
+        if not self._changed or sys.dont_write_bytecode:
+            return
+        draft = self._file.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(exist_ok=True)
+            draft.write_bytes(marshal.dumps((_version(), self._kept)))
+            draft.replace(self._file)
+
+
+def _version() -> list[Any]:
+    return [importlib.util.MAGIC_NUMBER, *_stamp(__file__)]
+
+
+def _stamp(path: str) -> list[int]:
+    status = Path(path).stat()
+    return [status.st_mtime_ns, status.st_size]
+
+
+_NOTES = Notes(Path(importlib.util.cache_from_source(__file__)).with_suffix(".notes"))
+
+
 class LazyPackage(SourceFileLoader):
     """An SDK package that imports its modules when their names are asked for."""
 
@@ -44,9 +105,8 @@ class LazyPackage(SourceFileLoader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        source = Path(self.path).read_text(encoding="utf-8")
-        modules = _STAR_IMPORT.findall(source)
-        exec(compile(_STAR_IMPORT.sub("", source), self.path, "exec"), module.__dict__)  # noqa: S102
+        modules, code = _NOTES.recall(self.path)("package", self._parts)
+        exec(code, module.__dict__)  # noqa: S102
 
         def find(name: str) -> Any:
             if name.startswith("__"):
@@ -60,6 +120,12 @@ class LazyPackage(SourceFileLoader):
 
         module.__dict__["__getattr__"] = find
 
+    def _parts(self) -> tuple[list[str], CodeType]:
+        """The modules that the package star-imports, and the code of all the rest."""
+        source = Path(self.path).read_text(encoding="utf-8")
+        rest = compile(_STAR_IMPORT.sub("", source), self.path, "exec")
+        return _STAR_IMPORT.findall(source), rest
+
 
 class LazyClasses(SourceFileLoader):
     """An SDK's `_inputs` or `outputs`: each class is made, with those that it names, when it is asked for."""
@@ -68,32 +134,53 @@ class LazyClasses(SourceFileLoader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        source = Path(self.path).read_bytes()  # megabytes: only what is used of it is decoded
-        breaks = {found[1].decode(): found.start() for found in _CLASS.finditer(source)}
-        first = min(breaks.values(), default=-1)
-        head = _ALL.sub(b"", source[: _class_start(source, first)], count=1)
-        exec(compile(head, self.path, "exec"), module.__dict__)  # noqa: S102
+        recall, classes = _NOTES.recall(self.path), Classes(self.path)
+        exec(recall("head", classes.head), module.__dict__)  # noqa: S102
 
         def make(name: str) -> Any:
-            if name not in breaks:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             wanted = [name]
             while wanted:
                 current = wanted.pop()
-                if current in module.__dict__ or current not in breaks:
-                    continue
-                text = _class_text(source, breaks[current])
-                exec(compile(text, self.path, "exec"), module.__dict__)  # noqa: S102
-                wanted += [found.decode() for found in _INPUT_NAME.findall(text)]
+                if current not in module.__dict__:
+                    code, needed = recall(f"class {current}", partial(classes.compiled, current))
+                    if code is not None:
+                        exec(code, module.__dict__)  # noqa: S102
+                    wanted += needed
+            if name not in module.__dict__:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             return module.__dict__[name]
 
         module.__dict__["__getattr__"] = make
 
 
-def _class_text(source: bytes, line_break: int) -> bytes:
-    """The class that follows this line break, with its decorator."""
-    following = source.find(b"\nclass ", line_break + 1)
-    return source[_class_start(source, line_break) : _class_start(source, following)]
+class Classes:
+    """The source of an SDK's `_inputs` or `outputs`. It has megabytes, so it is read only if need be."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @cached_property
+    def _source(self) -> bytes:
+        return Path(self._path).read_bytes()
+
+    @cached_property
+    def _breaks(self) -> dict[str, int]:
+        return {found[1].decode(): found.start() for found in _CLASS.finditer(self._source)}
+
+    def head(self) -> CodeType:
+        """What comes before the first class, without the list of all names."""
+        first = min(self._breaks.values(), default=-1)
+        text = _ALL.sub(b"", self._source[: _class_start(self._source, first)], count=1)
+        return compile(text, self._path, "exec")
+
+    def compiled(self, name: str) -> tuple[CodeType | None, list[str]]:
+        """A class's code with its decorator, and the classes that it names; no code for an unknown one."""
+        start = self._breaks.get(name)
+        if start is None:
+            return None, []
+        following = self._source.find(b"\nclass ", start + 1)
+        text = self._source[_class_start(self._source, start) : _class_start(self._source, following)]
+        return compile(text, self._path, "exec"), [found.decode() for found in _INPUT_NAME.findall(text)]
 
 
 def _class_start(source: bytes, line_break: int) -> int:
@@ -112,10 +199,14 @@ class ResourceModule(SourceFileLoader):
         inputs = sys.modules.get(f"{module.__name__.rpartition('.')[0]}._inputs")
         if inputs is None:
             return
-        for name in {found.decode() for found in _INPUT_NAME.findall(Path(self.path).read_bytes())}:
+        for name in _NOTES.recall(self.path)("inputs", self._input_names):
             found = vars_of(inputs, name)
             if found is not None:
                 module.__dict__.setdefault(name, found)
+
+    def _input_names(self) -> list[str]:
+        """The input classes that the module names in quotes."""
+        return sorted({found.decode() for found in _INPUT_NAME.findall(Path(self.path).read_bytes())})
 
 
 class LazySdk(MetaPathFinder):
@@ -177,3 +268,4 @@ def install() -> None:
         pulumi.log.debug = _keep
     if not any(isinstance(finder, LazySdk) for finder in sys.meta_path):
         sys.meta_path.insert(0, LazySdk())
+        atexit.register(_NOTES.save)

@@ -8,15 +8,15 @@ from stacks import foundation
 from stacks.settings import Settings
 
 
-def declare(settings: Settings) -> dict[str, Any]:
+async def declare(settings: Settings) -> dict[str, Any]:
     """Declares everything that the settings ask for, and returns the stack's outputs."""
     outputs: dict[str, Any] = {}
     if settings.declares_foundation:
-        base, outputs = foundation.declare(settings)
+        base, outputs = await foundation.declare(settings)
     else:
         base = foundation.referenced(settings)
     if settings.declares_environment:
         from stacks import environment
 
-        outputs = {**outputs, **environment.declare(settings, base)}
+        outputs = {**outputs, **await environment.declare(settings, base)}
     return outputs

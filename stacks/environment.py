@@ -15,6 +15,7 @@ from components.egress import Egress, EgressArgs
 from components.migration import Migration, MigrationArgs
 from components.network import Network, NetworkArgs
 from components.secret import SecretReference, grant_access
+from components.turns import engine_turn
 from stacks.database import declare_database, labels
 from stacks.fingerprint import fingerprint
 from stacks.foundation import Foundation
@@ -24,11 +25,12 @@ from stacks.settings import Settings
 MIGRATIONS = Path(__file__).resolve().parents[1] / "broker" / "service" / "migrations"
 
 
-def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
+async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
     """Declares the environment and returns the stack's outputs."""
     prefix = settings.name_prefix
     api_account = _account(settings, foundation, "api", "the API service")
     migrate_account = _account(settings, foundation, "migrate", "the database migration")
+    await engine_turn()
     network = Network(
         prefix,
         NetworkArgs(
@@ -40,12 +42,15 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
         ),
         foundation.after("compute", "vpcaccess"),
     )
+    await engine_turn()
     egress = Egress(
         prefix,
         EgressArgs(foundation.network_id, settings.region, network.subnet_ids),
         foundation.after("compute"),
     )
+    await engine_turn()
     database_url, instance = _database(settings, foundation, api_account, migrate_account)
+    await engine_turn()
     migration = Migration(
         f"{prefix}-migrate",
         MigrationArgs(
@@ -60,11 +65,13 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
         ),
         foundation.after("run"),
     )
+    await engine_turn()
     gateway_host = None
     if settings.gateway.enabled:
         from stacks.gateway import declare_gateway
 
         gateway_host = declare_gateway(settings, foundation, network, egress)
+    await engine_turn()
     droplets: dict[str, pulumi.Output[str]] = {}
     before_service: list[pulumi.Resource] = [migration.execution, egress.nat]
     if settings.uses_digitalocean:
@@ -72,6 +79,7 @@ def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
 
         droplets, fleet_resources = declare_fleet(settings, egress.ip)
         before_service += fleet_resources
+    await engine_turn()
     url = declare_service(
         settings, foundation, network, api_account, database_url, gateway_host, before_service
     )

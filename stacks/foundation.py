@@ -15,6 +15,7 @@ import pulumi
 from components.project_services import ProjectServices
 from components.registry import Registry, RegistryArgs
 from components.secret import SecretReference
+from components.turns import engine_turn
 from components.vpc import Vpc, VpcArgs
 from stacks.database import declare_database, labels
 from stacks.settings import Settings
@@ -40,15 +41,17 @@ def waiting(enabled: Mapping[str, pulumi.Resource], *apis: str) -> pulumi.Resour
     return pulumi.ResourceOptions(depends_on=[enabled[api] for api in apis if api in enabled])
 
 
-def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
+async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
     """Declares the foundation; returns what environments read of it, and the stack's outputs."""
     prefix = settings.name_prefix
     enabled = ProjectServices(f"{prefix}-services").enabled
+    await engine_turn()
     vpc = Vpc(
         settings.network_name,
         VpcArgs(settings.network.private_services_range),
         waiting(enabled, "compute", "servicenetworking"),
     )
+    await engine_turn()
     registry = Registry(
         prefix, RegistryArgs(settings.region, labels(settings)), waiting(enabled, "artifactregistry")
     )
@@ -65,6 +68,7 @@ def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
             "database_url_secret": database_url.secret_id,
             "database_url_version": database_url.version,
         }
+    await engine_turn()
     outputs |= _ci_and_key(settings, enabled)
     foundation = Foundation(vpc.network_id, database_url, instance, vpc.peering, enabled)
     return foundation, outputs

@@ -230,8 +230,8 @@ def plan_of(settings: Settings) -> Plan:
         )
 
         @pulumi.runtime.test
-        def run() -> pulumi.Output[Any]:
-            outputs = declare(settings)
+        async def run() -> pulumi.Output[Any]:
+            outputs = await declare(settings)
             return pulumi.Output.all(**outputs).apply(plan.outputs.update)
 
         run()

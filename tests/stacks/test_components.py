@@ -5,6 +5,7 @@ What a provider does with it is tested in tests/providers, the whole with the re
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -17,6 +18,7 @@ from broker.fleet.spec import gateway_token
 from components.ci_identity import deploy_attribute
 from components.database import database_url
 from components.fleet_firewall import single_address
+from stacks import environment as declared_environment
 from tests.stacks.inventory import ALPACA
 from tests.stacks.plan import FOUNDATION_OUTPUTS, NUMBER, Plan, plan_of, settings_of
 
@@ -346,3 +348,22 @@ def test_a_database_url_holds_any_password(text: str) -> None:
 
 def test_a_single_address_is_a_range_of_one() -> None:
     assert single_address("203.0.113.7") == "203.0.113.7/32"
+
+
+def test_the_engine_gets_its_turn_while_the_rest_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations are sent by the event loop, which has to run before the last declaration."""
+    order: list[str] = []
+    network, declare_service = declared_environment.Network, declared_environment.declare_service
+
+    def first(*arguments: Any) -> Any:
+        asyncio.get_running_loop().call_soon(order.append, "a registration")
+        return network(*arguments)
+
+    def last(*arguments: Any) -> Any:
+        order.append("the last declaration")
+        return declare_service(*arguments)
+
+    monkeypatch.setattr(declared_environment, "Network", first)
+    monkeypatch.setattr(declared_environment, "declare_service", last)
+    plan_of(settings_of("local"))
+    assert order == ["a registration", "the last declaration"]
