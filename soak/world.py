@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from broker.errors import (
 )
 from broker.journal import Journal
 from broker.models import Order, OrderRequest, Status
+from broker.validation import STOP_LOSS
 from soak import judge
 from soak.brokers import BUILD
 from soak.faults import FAULTS
@@ -32,6 +34,8 @@ RECOVERY = 25.0
 STILL = 0.3
 #: seconds that news of a position may be under way
 NEWS = 3.0
+#: how far a bracket's legs are from its entry, as a part of the price
+LEGS_AWAY = 0.02
 _LOOK = 0.02
 
 Ask = Callable[[BaseBroker], Order]
@@ -47,6 +51,8 @@ class World:
         self.claims: dict[str, str] = {}
         #: how each order was asked for, by its client order id
         self.asked: dict[str, Ask] = {}
+        #: client order ids of brackets
+        self.brackets: list[str] = []
         self._unknown: set[str] = set()
         self._faults: dict[str, None] = {}
         self._file = journal_file
@@ -62,6 +68,31 @@ class World:
         """Place a new order; one for an amount of money where the broker can."""
         if request.notional is None or self.process.broker.capabilities.notional:
             self._ask(request.client_order_id, lambda broker: broker.place_order(request))
+
+    def place_bracket(self, entry: OrderRequest) -> None:
+        """Place an order with two legs that small moves of the price reach."""
+        price, away = entry.limit_price or PRICE, LEGS_AWAY if entry.side == "buy" else -LEGS_AWAY
+        asked = replace(
+            entry,
+            time_in_force="gtc",
+            take_profit_price=round(price * (1 + away), 2),
+            stop_loss_price=round(price * (1 - away), 2),
+        )
+        self.brackets.append(entry.client_order_id)
+        self.place(asked)
+
+    def leg(self, reference: str, which: str, price: float | None) -> None:
+        """Give a bracket's leg another price, or cancel it."""
+        order = self._known(reference + which)
+        if order is None:
+            return
+        broker = self.process.broker
+        if price is None:
+            self._try(lambda: broker.cancel_order(order.id))
+        elif which == STOP_LOSS:
+            self._try(lambda: broker.replace_order(order.id, stop_price=price))
+        else:
+            self._try(lambda: broker.replace_order(order.id, limit_price=price))
 
     def close_position(self, reference: str, symbol: str) -> None:
         """Sell what is held, or buy back what is short. Whatever that is by then, it is one order."""
@@ -221,7 +252,8 @@ class World:
     def _agrees(self) -> bool:
         """Whether the broker tells of every order what the book says; asks for those that differ."""
         known = {o.client_order_id: o for o in self.journal.recent(self.venue.account, 10_000)}
-        fine = True
+        # What was sent by a process that died is looked up by the next one's watcher, in its own time.
+        fine = all(order.status != Status.SENT for order in known.values())
         for reference, same in judge.by_reference(self.venue.orders()).items():
             order = known.get(reference)
             if order is not None and not judge.agrees(same[-1], order):
@@ -280,6 +312,28 @@ def request(
     limit = round(PRICE * (1 - away if side == "buy" else 1 + away), 2)
     return OrderRequest(
         symbol, side, qty, "limit", limit_price=limit, client_order_id=reference, time_in_force=tif
+    )
+
+
+def trailing(
+    reference: str,
+    *,
+    side: str,
+    qty: float,
+    symbol: str,
+    trail_amount: float | None = None,
+    trail_percent: float | None = None,
+) -> OrderRequest:
+    """A stop that follows the price."""
+    return OrderRequest(
+        symbol,
+        side,
+        qty,
+        "trailing_stop",
+        trail_amount=trail_amount,
+        trail_percent=trail_percent,
+        client_order_id=reference,
+        time_in_force="gtc",
     )
 
 
