@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -104,6 +105,7 @@ _MESSAGES = {
     "powered_off": "The server is switched off. DigitalOcean goes on billing it: hibernate to end that.",
     "hibernated": "Hibernated: there is no server and nothing is billed. A start makes a new one.",
     "resting": "Outside of its hours: there is no server and nothing is billed. It comes back by itself.",
+    "idle": "Hibernated after being idle: nothing is billed. A start makes a new server.",
     "no_droplet": "Stopped: there is no server and nothing is billed. A start makes one.",
     "deleting": "The server is being deleted.",
     "quota_reached": "The DigitalOcean team has as many droplets as it may have: ask its owner for more.",
@@ -135,8 +137,20 @@ _MESSAGES = {
     ),
     "droplet_archived": "DigitalOcean has archived the server: ask DigitalOcean's support.",
     "action_failed": "DigitalOcean couldn't carry out an action on the server: it is tried again.",
+    "digitalocean_refused": "DigitalOcean refuses to make the server.",
+    "digitalocean_token": "DigitalOcean refuses the service's token: an operator has to look at it.",
+    "region_unavailable": "The server's region isn't available: an operator has to choose another.",
+    "size_unavailable": "The server's size isn't available: an operator has to choose another.",
+    "image_unavailable": "The server's image isn't available: an operator has to choose another.",
+    "spec": "The server can't be described: an operator has to look at the settings.",
     "vault": "The stored credentials can't be opened: an operator has to look at the key.",
 }
+
+
+def droplet_user(user_id: str) -> str:
+    """The user's part of a droplet's name, from any token's subject. Several users may get the same one."""
+    written = re.sub(r"[^a-z0-9]+", "-", user_id.lower()).strip("-")
+    return written[:40].strip("-") or "user"
 
 
 def message_of(status: str, reason: str) -> str:

@@ -104,7 +104,8 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that a decision goes by. `rests`: a policy wants no droplet now, and nothing speaks against it."""
+    """All that a decision goes by. `rests`: why a policy wants no droplet now (`resting`,
+    `idle`); empty if it doesn't, or orders work."""
 
     account: Account
     now: datetime
@@ -112,7 +113,7 @@ class View:
     strange: Collection[Droplet] = ()
     tombstones: Collection[int] = ()
     probe: Probe | None = None
-    rests: bool = False
+    rests: str = ""
     patience: Patience = field(default_factory=Patience)
 
     def age(self, moment: datetime | None) -> float:
@@ -134,7 +135,7 @@ def decide(view: View) -> Decision:
     if account.wanted == Wanted.HIBERNATED:
         return _without_droplet(view, alive, remove, State.STOPPED, "hibernated")
     if view.rests and account.wanted == Wanted.RUNNING:
-        return _without_droplet(view, alive, remove, State.STOPPED, "resting")
+        return _without_droplet(view, alive, remove, State.STOPPED, view.rests)
     kept = _kept(account, alive)
     if kept is None:
         return _missing(view, alive, remove)
@@ -189,9 +190,11 @@ def _without_droplet(
 
 
 def _too_new(view: View, droplet_id: int) -> bool:
-    """Whether a read of it may say 404 although it exists. One that was condemned was seen before."""
-    young = view.age(view.account.create_started_at) < view.patience.settle
-    return young and droplet_id not in view.tombstones
+    """Whether a read of it may say 404 although it exists: not after it was seen."""
+    account = view.account
+    young = view.age(account.create_started_at) < view.patience.settle
+    seen = account.do_server_status not in (None, "new") or droplet_id in view.tombstones
+    return young and not seen
 
 
 def _missing(view: View, alive: list[Droplet], remove: tuple[tuple[int, str], ...]) -> Decision:

@@ -200,8 +200,8 @@ TABLE = {
     "hibernated": (account(wanted="hibernated"), [], {}, ("forget", "stopped", "hibernated")),
     "hibernate while a create is unanswered": (
         account(wanted="hibernated", create_started_at=ago(5)), [], {}, ("nothing", "stopped", "stopping")),
-    "out of hours": (with_droplet(), [droplet()], {"rests": True}, ("nothing", "stopped", "stopping")),
-    "at rest": (account(), [], {"rests": True}, ("forget", "stopped", "resting")),
+    "out of hours": (with_droplet(), [droplet()], {"rests": "resting"}, ("nothing", "stopped", "stopping")),
+    "at rest": (account(), [], {"rests": "resting"}, ("forget", "stopped", "resting")),
     "delete": (with_droplet(wanted="deleted"), [droplet()], {}, ("nothing", "stopped", "deleting")),
     "delete what isn't listed yet": (
         account(wanted="deleted", do_droplet_id=7, create_started_at=ago(5)), [], {},

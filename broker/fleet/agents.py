@@ -1,0 +1,279 @@
+"""The agent on a droplet, as the service sees it: TLS pinned to one certificate, signed pushes, probes.
+
+The droplet's certificate is compared by its SHA-256 right after the handshake, before anything is sent: who
+listens at that address with another key learns nothing. (Names and validity aren't looked at: the
+certificate is the droplet's own, and known byte for byte.)
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from broker.fleet.decide import LogSays, Probe, Readiness
+
+PORT = 5000
+_PREFIX = b"ibeam-push\n"
+_LARGEST_ANSWER = 1024 * 1024
+_PROBLEM = "application/problem+json"
+_LOG_LINES = 60
+
+#: what IBeam writes about logins (Voyz/ibeam 0.5.12, handlers/login_handler.py); the last word counts
+_REFUSED = re.compile(
+    r"max.?failed.?auth|invalid username password|login failed|failed: (credentials|mode)", re.I
+)
+_FACTOR = re.compile(r"two.?factor|second.?factor|2fa", re.I)
+_IN = re.compile(r"running and authenticated|logging in succeeded", re.I)
+
+
+class AgentUnreachable(Exception):
+    """Nobody answers there, or not in time."""
+
+
+class CertificateChanged(Exception):
+    """Somebody answers there with another certificate; nothing was sent."""
+
+
+class PushRefused(Exception):
+    """The agent refuses what was sent to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an account's agent is, and what it must show. `token` is the gateway's."""
+
+    address: str
+    certificate_sha256: str
+    token: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What is pushed."""
+
+    username: str
+    password: str = field(repr=False)
+    gateway_token: str = field(repr=False)
+    paper: bool = True
+
+
+class Agents(Protocol):
+    """What the reconciler needs of the droplets' agents."""
+
+    def certificate(self, address: str) -> str:
+        """SHA-256 (hex) of the certificate that is shown there. Raises AgentUnreachable."""
+        ...
+
+    def push(self, endpoint: Endpoint, account_id: str, login: Login, sequence: int, now: int) -> None:
+        """Sends credentials. Raises AgentUnreachable, CertificateChanged, PushRefused."""
+        ...
+
+    def restart(self, endpoint: Endpoint, account_id: str, sequence: int, now: int) -> None:
+        """Restarts the gateway's container. Raises like `push`."""
+        ...
+
+    def probe(self, endpoint: Endpoint) -> Probe:
+        """How the gateway is. Never raises."""
+        ...
+
+    def logs(self, endpoint: Endpoint, lines: int) -> list[str]:
+        """The gateway's last log lines, redacted by the agent. Raises like `push`."""
+        ...
+
+    def working_orders(self, endpoint: Endpoint) -> bool | None:
+        """Whether orders work at the broker; None if that can't be told."""
+        ...
+
+
+class TlsAgents:
+    """`Agents` over the network. Blocking; usable from several threads."""
+
+    def __init__(self, sign: Callable[[bytes], bytes], timeout: float = 8.0, port: int = PORT) -> None:
+        """`sign` makes Ed25519 signatures; `timeout` in seconds."""
+        self._sign = sign
+        self._timeout = timeout
+        self._port = port
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE  # compared by its hash, see _connect
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    def certificate(self, address: str) -> str:
+        """See Agents."""
+        connection = http.client.HTTPSConnection(
+            address, self._port, timeout=self._timeout, context=self._context
+        )
+        try:
+            connection.connect()
+            return _shown(connection)
+        except OSError as error:
+            raise AgentUnreachable(type(error).__name__) from None
+        finally:
+            connection.close()
+
+    def push(self, endpoint: Endpoint, account_id: str, login: Login, sequence: int, now: int) -> None:
+        """See Agents."""
+        message = {
+            "account_id": account_id,
+            "username": login.username,
+            "password": login.password,
+            "paper": login.paper,
+            "gateway_token": login.gateway_token,
+            "issued_at": now,
+            "certificate_sha256": endpoint.certificate_sha256,
+            "sequence": sequence,
+        }
+        self._send_signed(endpoint, "PUT", "/agent/credentials", message)
+
+    def restart(self, endpoint: Endpoint, account_id: str, sequence: int, now: int) -> None:
+        """See Agents."""
+        message = {
+            "account_id": account_id,
+            "issued_at": now,
+            "certificate_sha256": endpoint.certificate_sha256,
+            "sequence": sequence,
+            "action": "restart",
+        }
+        self._send_signed(endpoint, "POST", "/agent/restart", message)
+
+    def probe(self, endpoint: Endpoint) -> Probe:
+        """See Agents."""
+        try:
+            status, kind, answer = self._call(endpoint, "POST", "/v1/api/tickle", token=True)
+            if status == 401 and kind.startswith(_PROBLEM):
+                return Probe(Readiness.NO_CREDENTIALS)
+            if status == 503 and kind.startswith(_PROBLEM):
+                return Probe(Readiness.GATEWAY_AWAY, self._log_says(endpoint))
+            if status == 401:
+                return Probe(Readiness.NOT_LOGGED_IN, self._log_says(endpoint))
+            if status != 200:
+                return Probe(Readiness.NOT_ESTABLISHED)
+            return Probe(_readiness(answer))
+        except CertificateChanged:
+            return Probe(Readiness.CERTIFICATE_CHANGED)
+        except (AgentUnreachable, PushRefused):
+            return Probe(Readiness.UNREACHABLE)
+
+    def logs(self, endpoint: Endpoint, lines: int) -> list[str]:
+        """See Agents."""
+        status, _kind, answer = self._call(endpoint, "GET", f"/agent/logs?lines={lines}", token=True)
+        if status != 200 or not isinstance(answer, dict):
+            raise PushRefused(f"the agent answers {status}")
+        return [str(line) for line in answer.get("lines") or []]
+
+    def working_orders(self, endpoint: Endpoint) -> bool | None:
+        """See Agents. An empty list may be a false one, so it counts only without a filter and twice."""
+        try:
+            for _ in range(2):
+                status, _kind, answer = self._call(
+                    endpoint, "GET", "/v1/api/iserver/account/orders", token=True
+                )
+                if (
+                    status != 200
+                    or not isinstance(answer, dict)
+                    or not isinstance(answer.get("orders"), list)
+                ):
+                    return None
+                if any(order.get("status") not in _DONE for order in answer["orders"]):
+                    return True
+        except (AgentUnreachable, CertificateChanged):
+            return None
+        return False
+
+    def _log_says(self, endpoint: Endpoint) -> LogSays:
+        try:
+            return read_log(self.logs(endpoint, _LOG_LINES))
+        except (AgentUnreachable, PushRefused):
+            return LogSays.NOTHING
+
+    def _send_signed(self, endpoint: Endpoint, method: str, path: str, message: dict[str, Any]) -> None:
+        body = json.dumps(message).encode()
+        signature = base64.b64encode(self._sign(_PREFIX + body)).decode()
+        headers = {"X-Signature": signature, "Content-Type": "application/json"}
+        status, _kind, _answer = self._call(endpoint, method, path, body, headers)
+        if status >= 500:
+            raise AgentUnreachable(f"status {status}")
+        if status != 204:
+            raise PushRefused(f"the agent answers {status}")
+
+    def _call(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        token: bool = False,
+    ) -> tuple[int, str, Any]:
+        """Status, content type and JSON (None if it isn't) of one request on a connection of its own."""
+        connection = http.client.HTTPSConnection(
+            endpoint.address, self._port, timeout=self._timeout, context=self._context
+        )
+        sent = {**(headers or {}), "Connection": "close"}
+        if token:
+            sent["X-Gateway-Token"] = endpoint.token
+        # A peer that sends a byte now and then would keep `timeout` from ever running out.
+        watchdog = threading.Timer(3 * self._timeout, connection.close)
+        try:
+            connection.connect()
+            if not hmac.compare_digest(_shown(connection), endpoint.certificate_sha256):
+                raise CertificateChanged(endpoint.address)
+            watchdog.start()
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            raw = answer.read(_LARGEST_ANSWER)
+            try:
+                document = json.loads(raw) if raw else None
+            except ValueError:
+                document = None
+            return answer.status, answer.headers.get_content_type(), document
+        except (OSError, http.client.HTTPException, AttributeError) as error:
+            # AttributeError: closed by the watchdog in the middle. The error's text stays here.
+            raise AgentUnreachable(type(error).__name__) from None
+        finally:
+            watchdog.cancel()
+            connection.close()
+
+
+_DONE = {"Filled", "Cancelled", "Inactive"}
+
+
+def _shown(connection: http.client.HTTPSConnection) -> str:
+    sock = connection.sock
+    assert isinstance(sock, ssl.SSLSocket)
+    return hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
+
+
+def _readiness(answer: Any) -> Readiness:
+    """What a tickle's answer means. Anything that isn't clearly ready isn't ready."""
+    status = ((answer or {}).get("iserver") or {}).get("authStatus") if isinstance(answer, dict) else None
+    if not isinstance(status, dict):
+        return Readiness.NOT_LOGGED_IN
+    if status.get("competing"):
+        return Readiness.SESSION_TAKEN
+    if not status.get("authenticated"):
+        return Readiness.NOT_LOGGED_IN
+    if not status.get("connected") or status.get("established") is False:
+        return Readiness.NOT_ESTABLISHED
+    return Readiness.READY
+
+
+def read_log(lines: list[str]) -> LogSays:
+    """What IBeam's last lines say about the login; the newest word counts."""
+    for line in reversed(lines):
+        if _IN.search(line):
+            return LogSays.NOTHING
+        if _FACTOR.search(line):
+            return LogSays.SECOND_FACTOR
+        if _REFUSED.search(line):
+            return LogSays.REFUSED
+    return LogSays.NOTHING
