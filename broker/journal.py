@@ -16,10 +16,11 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,7 +29,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from broker.errors import DuplicateClientOrderId, JournalUnavailable, OrderNotFound
 from broker.fills import FillBook
 from broker.journal_file import file_engine
-from broker.journal_rows import BODY, FOREIGN, changes_of, new_order, order_of, row_of
+from broker.journal_rows import BODY, EMPTY, FOREIGN, changes_of, new_order, order_of, row_of
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
 from broker.risk.switch import require_running
 from broker.tables import orders
@@ -44,6 +45,8 @@ Admit = Callable[[Connection], None]
 _ID = re.compile(r"[0-9a-f]{32}")
 #: what ends an entry before it trades, and the statuses of legs that the broker hasn't shown
 _ENDED = frozenset({Status.REJECTED, Status.CANCELLED, Status.EXPIRED})
+#: ids in one statement: a database takes so many parameters at once
+_MANY = 500
 _UNSEEN = (Status.RECORDED, Status.SENT, Status.UNKNOWN)
 
 # Made once: building a statement costs several times what executing it does.
@@ -58,6 +61,12 @@ _BY_NAME = select(orders).where(
 _BY_NAME_LOCKED = _BY_NAME.with_for_update()
 _BY_NUMBER = select(orders).where(
     (orders.c.account == bindparam("owner")) & (orders.c.permanent_id == bindparam("of"))
+)
+_BY_NUMBERS = select(orders).where(
+    (orders.c.account == bindparam("owner")) & orders.c.permanent_id.in_(bindparam("of", expanding=True))
+)
+_BY_NAMES = select(orders).where(
+    (orders.c.account == bindparam("owner")) & orders.c.client_order_id.in_(bindparam("of", expanding=True))
 )
 _UNSETTLED = (
     select(orders)
@@ -100,7 +109,7 @@ class Journal:
         self.fills = FillBook(self._do, clock)
 
     @classmethod
-    def in_file(cls, path: str) -> Journal:
+    def in_file(cls, path: str) -> Self:
         """A journal in an SQLite file (`:memory:` for one that ends with the process)."""
         return cls(file_engine(path))
 
@@ -155,7 +164,7 @@ class Journal:
         entry["legs"] = [row["id"] for row in rows]
 
         def work(db: Connection) -> tuple[Order, bool]:
-            order = new_order(entry)
+            order = new_order(EMPTY | entry)
             if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], entry).rowcount == 1:
                 if rows:
                     db.execute(_INSERT, rows)
@@ -181,7 +190,7 @@ class Journal:
     def _record(self, db: Connection, account: str, request: OrderRequest, **values: Any) -> Order:
         row = row_of(account, request, self._clock(), **values)
         if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], row).rowcount == 1:
-            return new_order(row)
+            return new_order(EMPTY | row)
         existing = db.execute(_BY_NAME, {"owner": account, "of": request.client_order_id}).one()
         _check_same(request, existing)
         return order_of(existing)
@@ -271,6 +280,33 @@ class Journal:
     def by_permanent_id(self, account: str, permanent_id: str) -> Order | None:
         """The order with the broker's own lasting number, or None."""
         return self._first(_BY_NUMBER, owner=account, of=permanent_id)
+
+    def among(self, account: str, *, permanent_ids: Collection[str], names: Collection[str]) -> list[Order]:
+        """The orders that have one of these permanent ids or client order ids."""
+        found: dict[str, Order] = {}
+        for query, wanted in ((_BY_NUMBERS, permanent_ids), (_BY_NAMES, names)):
+            every = list(wanted)
+            for start in range(0, len(every), _MANY):
+                some = every[start : start + _MANY]
+                found |= {order.id: order for order in self._all(query, owner=account, of=some)}
+        return list(found.values())
+
+    def adopt_all(self, account: str, shown: Iterable[tuple[OrderRequest, OrderReport]]) -> list[Order]:
+        """Enter orders that the broker holds and this journal didn't send, all in one transaction.
+
+        None of their client order ids may be here yet. Raises `JournalUnavailable` if one is.
+        """
+        rows = []
+        for request, report in shown:
+            now = self._clock()
+            row = EMPTY | row_of(account, request, now, status=Status.SENT, sent_at=now)
+            rows.append(row | changes_of(SimpleNamespace(**row), report))
+        try:
+            if rows:
+                self._do(lambda db: db.execute(_INSERT, rows))
+        except IntegrityError:
+            raise JournalUnavailable("another process enters the same orders at this moment") from None
+        return [new_order(row) for row in rows]
 
     def is_foreign(self, order_id: str) -> bool:
         """Whether an order was entered because the broker showed it, not placed through this journal."""
@@ -367,7 +403,7 @@ class Journal:
         db.execute(_CHANGE, {"of": row.id, **values})
         if row.legs and values.get("status") in _ENDED and not values.get("filled_qty", row.filled_qty):
             self._end_legs(db, row.id, values["status"])
-        return new_order({**row._mapping, **values})
+        return new_order(row._asdict() | values)
 
     def _end_legs(self, db: Connection, entry: str, status: str) -> None:
         """Legs that the broker never showed can't be there without their entry."""

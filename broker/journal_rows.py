@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
+
+from sqlalchemy import Row
 
 from broker.models import FINAL_STATUSES, Order, OrderReport, OrderRequest, Status
 from broker.tables import orders
@@ -33,7 +35,8 @@ FOREIGN = "not through this journal"
 REPLACEABLE = ("qty", "limit_price", "stop_price", "time_in_force")
 #: what a report may leave out; what was told before stays then
 _TOLD = ("broker_status", "broker_order_id", "permanent_id", "reason", "reason_code")
-_NEW: dict[str, Any] = dict.fromkeys(orders.c.keys())
+#: a row in which nothing stands
+EMPTY: dict[str, Any] = dict.fromkeys(orders.c.keys())
 #: what only the journal keeps of an order
 _KEPT = frozenset({"asked", "change"})
 
@@ -98,45 +101,45 @@ def reported(order: Order, report: OrderReport) -> Order:
     return replace(order, **values, updated_at=datetime.now(UTC).isoformat()) if values else order
 
 
-def new_order(values: dict[str, Any]) -> Order:
-    """The order of a row that was just made, without asking the database for it."""
-    return order_of(SimpleNamespace(**{**_NEW, **values}))
-
-
-def order_of(row: Any) -> Order:
+def order_of(row: Row[Any]) -> Order:
     """The order that stands in a row."""
+    return new_order(row._asdict())
+
+
+def new_order(row: Mapping[str, Any]) -> Order:
+    """The order that these values of a row make, without asking the database for it."""
     return Order(
-        id=row.id,
-        symbol=row.symbol,
-        side=row.side,
-        qty=row.qty,
-        order_type=row.order_type,
-        status=row.status,
-        limit_price=row.limit_price,
-        filled_qty=row.filled_qty,
-        filled_price=row.filled_price,
-        created_at=_text(row.created_at),
-        client_order_id=row.client_order_id,
-        time_in_force=row.time_in_force,
-        account_id=row.account,
-        updated_at=_text(row.updated_at),
-        reason=row.reason,
-        reason_code=row.reason_code,
-        broker_order_id=row.broker_order_id,
-        permanent_id=row.permanent_id,
-        broker_status=row.broker_status,
-        warnings=list(row.warnings),
-        stop_price=row.stop_price,
-        notional=row.notional,
-        trail_amount=row.trail_amount,
-        trail_percent=row.trail_percent,
-        take_profit_price=row.take_profit_price,
-        stop_loss_price=row.stop_loss_price,
-        extended_hours=bool(row.extended_hours),
-        commission=row.commission,
-        parent_id=row.parent_id,
-        replaces=row.replaces,
-        legs=list(row.legs or []),
+        id=row["id"],
+        symbol=row["symbol"],
+        side=row["side"],
+        qty=row["qty"],
+        order_type=row["order_type"],
+        status=row["status"],
+        limit_price=row["limit_price"],
+        filled_qty=row["filled_qty"],
+        filled_price=row["filled_price"],
+        created_at=_text(row["created_at"]),
+        client_order_id=row["client_order_id"],
+        time_in_force=row["time_in_force"],
+        account_id=row["account"],
+        updated_at=_text(row["updated_at"]),
+        reason=row["reason"],
+        reason_code=row["reason_code"],
+        broker_order_id=row["broker_order_id"],
+        permanent_id=row["permanent_id"],
+        broker_status=row["broker_status"],
+        warnings=list(row["warnings"]),
+        stop_price=row["stop_price"],
+        notional=row["notional"],
+        trail_amount=row["trail_amount"],
+        trail_percent=row["trail_percent"],
+        take_profit_price=row["take_profit_price"],
+        stop_loss_price=row["stop_loss_price"],
+        extended_hours=bool(row["extended_hours"]),
+        commission=row["commission"],
+        parent_id=row["parent_id"],
+        replaces=row["replaces"],
+        legs=list(row["legs"] or []),
     )
 
 

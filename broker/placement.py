@@ -97,8 +97,11 @@ def place(
         return _settled(journal, order, settle)
     try:
         instrument = prepare(request)
-        judged = replace(request, replaces=replaces or "")
-        order, mine = enter() if guard is None else guard.admitting(judged, account_id, enter)
+        if guard is None:
+            order, mine = enter()
+        else:
+            judged = replace(request, replaces=replaces or "")
+            order, mine = guard.admitting(judged, account_id, enter)
     except BrokerError:
         # A repeated call gets its order's answer, whatever stands against a new order by now.
         order = _sent_before(journal, account_id, request)

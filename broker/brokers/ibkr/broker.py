@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from broker.brokers.ibkr.account import REQUIRED, account_info, balances, positi
 from broker.brokers.ibkr.connection import Connection
 from broker.brokers.ibkr.order_types import TWS_TYPES
 from broker.brokers.ibkr.session import Session
+from broker.brokers.ibkr.signals import first
 from broker.errors import (
     BrokerError,
     InvalidRequest,
@@ -24,6 +24,7 @@ from broker.errors import (
     OrderOutcomeUnknown,
     field_problem,
 )
+from broker.journal_rows import reported
 from broker.market.hours import clock_from_calendar, clock_from_sessions
 from broker.models import (
     ACKNOWLEDGED_STATUSES,
@@ -42,9 +43,6 @@ from broker.models import (
 )
 from broker.placement import NothingKnown, place, request_of
 from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
-
-#: seconds to wait for the portfolio row of a position that was just opened
-PORTFOLIO_WAIT = 2.0
 
 
 class IBKRBroker(Connection):
@@ -96,6 +94,12 @@ class IBKRBroker(Connection):
 
     def get_positions(self, *, account: str = "") -> list[Position]:
         """See `BaseBroker.get_positions`. `account`: another one of the login's."""
+        session = self._session()
+        if _chosen(session, account) == session.account:
+            kept = session.holdings.kept()
+            if kept is not None:
+                self._session()  # what a connection that broke meanwhile keeps isn't the account's
+                return kept
         return self._call(self._get_positions(account))
 
     async def get_positions_async(self, *, account: str = "") -> list[Position]:
@@ -105,30 +109,15 @@ class IBKRBroker(Connection):
     async def _get_positions(self, asked: str) -> list[Position]:
         session = self._session()
         account = _chosen(session, asked)
-        held = [p for p in session.ib.positions(account) if p.position]
-        # The portfolio, which knows prices, is the connection's own account's only.
-        wanted = {p.contract.conId for p in held} if account == session.account else set()
-        items = await self._priced(session, wanted) if wanted else {}
-        found = [await self._position(p, items.get(p.contract.conId)) for p in held]
+        if account == session.account:
+            found, bare = await session.holdings.read(session)
+        else:  # the portfolio, which knows prices, is the connection's own account's only
+            found, bare = [], [p for p in session.ib.positions(account) if p.position]
+        found += [await self._quoted(held) for held in bare]
         self._session()  # an empty answer of a dead connection isn't "none"
         return sorted(found, key=lambda p: p.symbol)
 
-    async def _priced(self, session: Session, wanted: set[int]) -> dict[int, Any]:
-        """Portfolio rows with a price by contract id; those of new positions are waited for, a moment."""
-        deadline = asyncio.get_running_loop().time() + PORTFOLIO_WAIT
-        while True:
-            rows = session.ib.portfolio(session.account)
-            found = {row.contract.conId: row for row in rows if row.marketPrice > 0}
-            if wanted <= found.keys() or asyncio.get_running_loop().time() > deadline:
-                return found
-            updated = asyncio.ensure_future(_next(session.ib.updatePortfolioEvent))
-            await asyncio.wait({updated}, timeout=0.1)
-            updated.cancel()
-            self._session()
-
-    async def _position(self, held: Any, item: Any | None) -> Position:
-        if item is not None:
-            return position_of(held, item, float(item.marketPrice))
+    async def _quoted(self, held: Any) -> Position:
         quote = await self._live_market().quote(held.contract.symbol.replace(" ", "."))
         price = quote.last or quote.bid or quote.close
         if price is None:
@@ -158,19 +147,27 @@ class IBKRBroker(Connection):
 
     def clock(self) -> Clock:
         """The broker's own hours where it gave them, else the exchange's calendar. Needs no connection."""
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.link.ok and not self._hours_asked.is_set():
+            self._call(self._hours_known())  # it was asked for when the connection came up
         now = datetime.now(UTC)
         return clock_from_sessions(self._hours, now) or clock_from_calendar(now)
+
+    async def _hours_known(self) -> None:
+        await first(self._hours_asked, timeout=self._timeout)
 
     # Orders
 
     def place_order(self, request: OrderRequest) -> Order:
         """See `BaseBroker.place_order`."""
+        if self._guard is not None:
+            self._news.flush()  # the limits count what has filled
         return place(
             request,
             capabilities=self.capabilities,
             journal=self._journal,
             account=lambda: _chosen(self._session(), request.account),
-            prepare=lambda asked: self._call(self._contract(asked.symbol)),
+            prepare=lambda asked: self._known_contract(asked.symbol),
             send=lambda order, contract: self._call_sending(
                 self._send(order, contract, self._journal.legs_of(order))
             ),
@@ -179,14 +176,21 @@ class IBKRBroker(Connection):
             guard=self._guard,
         )
 
+    def _known_contract(self, symbol: str) -> Any:
+        return self._live_market().known(symbol) or self._call(self._contract(symbol))
+
     async def _contract(self, symbol: str) -> Any:
         return await self._live_market().contract(symbol)
 
     async def _send(self, order: Order, contract: Any, legs: list[Order]) -> OrderReport:
         return await self._desk.send(self._session(), order, contract, legs)
 
-    def _noted(self, order: Order, _report: OrderReport) -> Order:
-        self._news.flush()  # what TWS said is on its way to the journal already
+    def _noted(self, order: Order, report: OrderReport) -> Order:
+        # What TWS said is on its way to the journal already. If the process dies before it is there, the
+        # next one finds the order at TWS, unless it was refused: TWS may not tell of that again.
+        if report.status != Status.REJECTED and not order.legs:
+            return reported(order, report)
+        self._news.flush()
         for leg in order.legs:  # one that TWS said nothing of
             self._journal.mark_unknown(leg, "its entry was answered, and the leg wasn't")
         return self._journal.get(order.account_id, order.id)
@@ -290,7 +294,7 @@ class IBKRBroker(Connection):
         wanted: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
         if self._guard is not None:
             self._guard(request_of(wanted), order.account_id)
-        contract = self._call(self._contract(order.symbol))
+        contract = self._known_contract(order.symbol)
         self._journal.begin_change(order.id, change)
         try:
             self._call_sending(self._change(wanted, contract, change))
@@ -351,7 +355,3 @@ def _chosen(session: Session, account: str) -> str:
         said = f"must be one of the login's accounts: {', '.join(session.accounts)}"
         raise InvalidRequest([field_problem("account", said, account)])
     return account or session.account
-
-
-async def _next(event: Any) -> None:
-    await event

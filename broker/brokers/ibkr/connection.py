@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError
@@ -18,6 +19,7 @@ from broker.brokers.ibkr.market import Market
 from broker.brokers.ibkr.news import OrderNews
 from broker.brokers.ibkr.resets import next_reset
 from broker.brokers.ibkr.session import Session, SessionFailed
+from broker.brokers.ibkr.signals import Signal
 from broker.brokers.ibkr.supervisor import Supervisor
 from broker.brokers.link import State, unconnected
 from broker.errors import NotConnected
@@ -26,6 +28,8 @@ from broker.market.hours import Session as MarketSession
 from broker.models import Health, iso
 from broker.placement import Guard, NothingKnown
 from broker.risk.modes import Declared
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,6 +66,7 @@ class Connection(BaseBroker):
         self._supervisor: Supervisor | None = None
         self._market: Market | None = None
         self._hours: list[MarketSession] = []
+        self._hours_asked = Signal()
         self._stopped = unconnected()
 
     # Connecting
@@ -99,7 +104,7 @@ class Connection(BaseBroker):
         self._supervisor = Supervisor(
             self._open,
             self._news.reconcile,
-            self._news.watch_positions,
+            self._beside,
             self._news.new_book,
             client_id=self._client_id,
             timeout=self._timeout,
@@ -110,7 +115,19 @@ class Connection(BaseBroker):
     async def _open(self, session: Session) -> None:
         await session.open(self._host, self._port, self._wanted_account, self._check_mode)
         self._market = Market(session)
-        self._hours = await self._market.hours() or self._hours
+
+    async def _beside(self, session: Session) -> None:
+        """What goes on beside a connected session, and keeps nobody who connects waiting."""
+        await asyncio.gather(self._news.watch_positions(session), self._ask_hours())
+
+    async def _ask_hours(self) -> None:
+        try:
+            if self._market is not None:
+                self._hours = await self._market.hours() or self._hours
+        except NotConnected as failure:
+            log.info("the broker's hours aren't known: %s", failure.reason)
+        finally:
+            self._hours_asked.set()
 
     def _check_mode(self, account: str) -> None:
         # IBKR's paper accounts begin with D (DU, DF); a wrong port must not lead to the other kind.

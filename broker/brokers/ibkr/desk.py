@@ -13,6 +13,7 @@ from broker.brokers.ibkr.order_types import amount, tws_order
 from broker.brokers.ibkr.orders import Change, TrackedOrder
 from broker.brokers.ibkr.pacing import Turns
 from broker.brokers.ibkr.session import Session
+from broker.brokers.ibkr.signals import first
 from broker.errors import NotConnected, OrderNotCancellable, OrderNotReplaceable
 from broker.models import FINAL_STATUSES, Order, OrderPreview, OrderReport, OrderRequest, Status
 from broker.placement import NothingKnown, rejection
@@ -87,7 +88,7 @@ class OrderDesk:
         deadline = asyncio.get_running_loop().time() + FIRST_STATUS
         for tracked in sent:
             left = deadline - asyncio.get_running_loop().time()
-            await _first(tracked.answered, session.lost, timeout=max(left, 0.0))
+            await first(tracked.answered, session.lost, timeout=max(left, 0.0))
             if sent[0].refusal is not None or session.lost.is_set():
                 return
         if not all(tracked.answered.is_set() for tracked in sent):
@@ -137,7 +138,7 @@ class OrderDesk:
             raise NotConnected(session.why_lost or "the connection is gone") from None
         tracked.take_status("PendingCancel")
         session.book.changed(tracked)
-        await _first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
+        await first(tracked.ended, session.lost, timeout=CANCEL_WAIT)
         if session.lost.is_set():
             said = f"the cancel may not have arrived: {session.why_lost}"
             raise NotConnected(said)
@@ -159,7 +160,7 @@ class OrderDesk:
             except ConnectionError:
                 raise NotConnected(session.why_lost or "the connection is gone") from None
             tracked = [t for o in orders if (t := session.book.by_journal_id(o.id)) is not None]
-            waits = [_first(t.ended, session.lost, timeout=CANCEL_WAIT) for t in tracked]
+            waits = [first(t.ended, session.lost, timeout=CANCEL_WAIT) for t in tracked]
             await asyncio.gather(*waits)
             return
 
@@ -191,7 +192,7 @@ class OrderDesk:
         tracked.change = sent = Change(change)
         try:
             session.change(contract, wanted)
-            await _first(sent.answered, session.lost, timeout=FIRST_STATUS)
+            await first(sent.answered, session.lost, timeout=FIRST_STATUS)
             if not sent.answered.is_set() and not session.lost.is_set():
                 try:  # the confirmation may have been lost; open orders show it again
                     await session.refresh_orders()
@@ -235,12 +236,3 @@ class OrderDesk:
             equity_after=amount(state.equityWithLoanAfter),
             warnings=[state.warningText] if state.warningText else [],
         )
-
-
-async def _first(*events: asyncio.Event, timeout: float) -> None:
-    waiting = [asyncio.ensure_future(e.wait()) for e in events]
-    try:
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ from broker.market.hours import Session as MarketSession
 from broker.market.hours import parse_liquid_hours
 from broker.models import Quote
 
+#: seconds after which a contract is looked up again: listings change overnight
+CONTRACT_LIFE = 12 * 3600.0
 #: seconds to wait for the first price
 QUOTE_WAIT = 4.0
 #: seconds after the first price in which the others are expected
@@ -30,23 +33,30 @@ _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed frozen"}
 
 
 class Market:
-    """What one session knows about instruments. Contracts are looked up once."""
+    """What one session knows about instruments. Contracts are looked up once in `CONTRACT_LIFE`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._contracts: dict[str, Any] = {}
+        self._contracts: dict[str, tuple[float, Any]] = {}
         self._quoting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def contract(self, symbol: str) -> Any:
         """The stock of that symbol. Raises `UnknownSymbol`, `AmbiguousContract`, `NotConnected`."""
-        if symbol not in self._contracts:
+        known = self.known(symbol)
+        if known is None:
             asked = library.Stock(symbol.replace(".", " "), "SMART", "USD")  # IBKR writes BRK B
             try:
                 found = await self._session.ask(self._session.ib.reqContractDetailsAsync(asked))
             except library.RequestError as refusal:
                 raise _refused(symbol, refusal) from None
-            self._contracts[symbol] = _one(symbol, found)
-        return self._contracts[symbol]
+            known = _one(symbol, found)
+            self._contracts[symbol] = (time.monotonic(), known)
+        return known
+
+    def known(self, symbol: str) -> Any | None:
+        """The stock of that symbol if it was looked up lately. From any thread."""
+        looked_up, contract = self._contracts.get(symbol, (-math.inf, None))
+        return contract if time.monotonic() - looked_up < CONTRACT_LIFE else None
 
     async def hours(self) -> list[MarketSession]:
         """The broker's own hours of US stocks: today's and the days after that it tells."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from broker.brokers.ibkr import library
 from broker.brokers.ibkr.executions import Execution
 from broker.brokers.ibkr.journal_writer import JournalWriter
 from broker.brokers.ibkr.orders import OrderBook, TrackedOrder
-from broker.brokers.ibkr.reconcile import reconcile
+from broker.brokers.ibkr.reconcile import Reconciled, reconcile
 from broker.brokers.ibkr.session import Session
 from broker.errors import BrokerError, NotConnected
 from broker.journal import Journal
@@ -48,7 +49,7 @@ class OrderNews:
 
     def start(self) -> None:
         """Begin to write to the journal."""
-        self._writer = JournalWriter(f"{self._name}-journal")
+        self._writer = JournalWriter(f"{self._name}-journal", self._journal)
 
     def stop(self) -> None:
         """Write what is left, and end."""
@@ -68,12 +69,12 @@ class OrderNews:
     def changed(self, order: TrackedOrder) -> None:
         """TWS said something about an order."""
         if order.journal_id and self._writer is not None:
-            self._writer.put(functools.partial(self._write, order.journal_id, order))
+            self._writer.put(order.journal_id, functools.partial(self._write, order.journal_id, order))
 
     def executed(self, order: TrackedOrder, execution: Execution) -> None:
         """An execution, or what it cost. Before the first reconciliation it waits for its order."""
         if self._writer is not None and (order.journal_id or order.reconciled):
-            self._writer.put(functools.partial(self._record, order, execution))
+            self._writer.put(execution.id, functools.partial(self._take_down, order, execution))
 
     async def reconcile(self, session: Session) -> None:
         """Bring the journal in line with what the session shows. Raises `JournalUnavailable`."""
@@ -109,31 +110,53 @@ class OrderNews:
                 await asyncio.sleep(COMPARE_AGAIN)
                 session.positions_moved.set()
 
-    def _write(self, journal_id: str, tracked: TrackedOrder) -> None:
-        self._tell(self._journal.update(journal_id, tracked.report()))
+    def _write(self, journal_id: str, tracked: TrackedOrder) -> Callable[[], None]:
+        return functools.partial(self._tell, self._journal.update(journal_id, tracked.report()))
 
-    def _record(self, tracked: TrackedOrder, execution: Execution) -> None:
-        reference = tracked.reference if tracked.journal_id else ""
-        fill = execution.fill(tracked.journal_id, reference)
+    def _take_down(self, tracked: TrackedOrder, execution: Execution) -> Callable[[], None]:
+        news = self._record(tracked, execution, tracked.journal_id)
+        return functools.partial(self._tell_fill, news) if news is not None else _nothing
+
+    def _record(
+        self, tracked: TrackedOrder, execution: Execution, journal_id: str
+    ) -> tuple[Fill, Order | None] | None:
+        fill = execution.fill(journal_id, tracked.reference if journal_id else "")
         news = self._journal.fills.record(fill, execution=execution.key, revision=execution.revision)
-        if news is not None:
-            self._tell_fill(news)
+        if news is None:
+            return None
+        return news, self._journal.get(news.account_id, news.order_id) if news.order_id else None
 
     def _reconcile(self, held: dict[str, dict[str, float]], shown: list[TrackedOrder]) -> None:
-        for account, positions in held.items():
-            before = self._journal.unsettled(account)
-            for order in before:
-                self._told.setdefault(order.id, _state(order))
-            touched = reconcile(self._journal, account, shown)
-            for tracked in shown:
-                if tracked.account == account:
-                    tracked.reconciled = True
-                    for execution in list(tracked.executions.values()):
-                        self._record(tracked, execution)
-            for order_id in dict.fromkeys([*(order.id for order in before), *touched]):
-                self._tell(self._journal.get(account, order_id))
-            # An account's first comparison has to be made while nothing trades.
-            self._journal.fills.compare(account, positions, accept=False)
+        done: list[Reconciled] = []
+        fills: list[tuple[Fill, Order | None]] = []
+        with self._journal.together():
+            for account, positions in held.items():
+                found = reconcile(self._journal, account, shown)
+                for order in found.before:
+                    self._told.setdefault(order.id, _state(order))
+                entered = {id(tracked): order.id for tracked, order, _ in found.adopted}
+                for tracked in shown:
+                    if tracked.account == account:
+                        tracked.reconciled = True
+                        journal_id = tracked.journal_id or entered.get(id(tracked), "")
+                        recorded = [
+                            self._record(tracked, execution, journal_id)
+                            for execution in list(tracked.executions.values())
+                        ]
+                        fills += [news for news in recorded if news is not None]
+                # An account's first comparison has to be made while nothing trades.
+                self._journal.fills.begin(account, positions)
+                done.append(found)
+        for found in done:
+            for tracked, order, written in found.adopted:
+                tracked.journal_id = order.id
+                if tracked.report() != written:  # told between the two, when it had no id to be written under
+                    self.changed(tracked)
+        for news in fills:
+            self._tell_fill(news)
+        for found in done:
+            for order in found.orders.values():
+                self._tell(order)
 
     async def _compare(self, session: Session, account: str) -> None:
         for attempt in range(COMPARISONS):
@@ -162,8 +185,8 @@ class OrderNews:
             self._told.pop(next(iter(self._told)))
         self.events.publish(OrderEvent(EventKind.STATUS, _now(), order=order))
 
-    def _tell_fill(self, fill: Fill) -> None:
-        order = self._journal.get(fill.account_id, fill.order_id) if fill.order_id else None
+    def _tell_fill(self, news: tuple[Fill, Order | None]) -> None:
+        fill, order = news
         self.events.publish(OrderEvent(EventKind.FILL, _now(), order=order, fill=fill))
 
     def _tell_position(self, change: PositionChange) -> None:
@@ -174,6 +197,10 @@ class OrderNews:
         log.error("unexplained position change: %s", said)
         event = OrderEvent(EventKind.UNEXPLAINED_POSITION, _now(), position=change, message=said)
         self.events.publish(event)
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 def _state(order: Order) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from broker.brokers.ibkr import codes
 from broker.brokers.ibkr.executions import Execution, from_tws, split_id
 from broker.brokers.ibkr.order_types import LIMITED, OUR_TYPES, STOPPED, amount
+from broker.brokers.ibkr.signals import Signal
 from broker.models import OrderReport, Status
 
 _STATUS = {
@@ -41,7 +42,7 @@ class Change:
 
     wanted: dict[str, float | str]
     refusal: tuple[int, str] | None = None
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: Signal = field(default_factory=Signal)
 
 
 @dataclass
@@ -76,9 +77,9 @@ class TrackedOrder:
     filled: float = 0.0
     average_price: float = 0.0
     executions: dict[str, Execution] = field(default_factory=dict)
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: Signal = field(default_factory=Signal)
     #: set when the order is final, or a cancel was refused
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: Signal = field(default_factory=Signal)
 
     @property
     def status(self) -> str:

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from broker.brokers.ibkr import codes, library
+from broker.brokers.ibkr.holdings import Holdings
 from broker.brokers.ibkr.orders import OrderBook, TrackedOrder
+from broker.brokers.ibkr.signals import Signal, first
 from broker.brokers.link import State
 from broker.errors import NotConnected
 
@@ -91,7 +93,12 @@ class _Wrapper(library.Wrapper):  # type: ignore[misc]
 
     def position(self, account: str, contract: Any, held: float, average: float) -> None:
         super().position(account, contract, held, average)
+        self.session.holdings.changed()
         self.session.positions_moved.set()
+
+    def updatePortfolio(self, *told: Any) -> None:  # noqa: N802
+        super().updatePortfolio(*told)
+        self.session.holdings.changed()
 
     def error(self, request_id: int, code: int, text: str, advanced: str) -> None:
         if not self.session.on_code(request_id, code, text, request_id in self._futures):
@@ -114,10 +121,11 @@ class Session:
         self.book = book
         #: set when a position may have changed; whoever compares positions clears it
         self.positions_moved = asyncio.Event()
+        self.holdings = Holdings()
         self.handshake_done = False
         self.accounts: list[str] = []
         self.account = ""
-        self.lost = asyncio.Event()
+        self.lost = Signal()
         self.why_lost = ""
         self.ticker_errors: dict[int, tuple[int, str]] = {}
         self.farm_troubles: dict[str, str] = {}
@@ -233,6 +241,7 @@ class Session:
         """
         # What is closed by now isn't told of, so nothing may be left of the earlier answer.
         self.ib.wrapper.positions.clear()
+        self.holdings.changed()
         await self.ask(self.ib.reqPositionsAsync())
 
     async def refresh_executions(self) -> None:
@@ -244,16 +253,15 @@ class Session:
 
     async def ask(self, request: Awaitable[T]) -> T:
         """The answer to a request. Raises `NotConnected` without one; TWS's refusals as RequestError."""
-        asked = asyncio.ensure_future(request)
-        lost = asyncio.ensure_future(self.lost.wait())
+        asked, answered = asyncio.ensure_future(request), Signal()
+        asked.add_done_callback(lambda _: answered.set())
         try:
-            await asyncio.wait({asked, lost}, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
+            await first(answered, self.lost, timeout=self.timeout)
             if asked.done():
                 return asked.result()
         except OSError as failure:
             raise NotConnected(self.why_lost or f"the connection broke: {failure}") from None
         finally:
-            lost.cancel()
             asked.cancel()
         if self.lost.is_set():
             raise NotConnected(self.why_lost)
