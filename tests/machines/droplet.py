@@ -23,7 +23,7 @@ from tests.machines.laptop import LaptopHost
 STOCK, SNAPSHOT = "ubuntu-24-04-x64", "182556282"
 CLIENT = "127.20.128.7"
 ADDRESS = "127.20.128.8"
-USER = "ib user"
+USER, PASSWORD = "ib user", "a-password-of-ib-user"
 ACCOUNT = "ib-paper-a1b2c3d4"
 GATEWAY_TOKEN = "gateway-token-of-256-bits-in-base64-letters"
 ENROLMENT_TOKEN = "enrolment-token-that-works-once-1234567890-x"
@@ -177,7 +177,7 @@ class Droplet:
         whole = {
             "account_id": ACCOUNT,
             "username": USER,
-            "password": "password",
+            "password": PASSWORD,
             "paper": True,
             "gateway_token": GATEWAY_TOKEN,
             "issued_at": int(time.time()),
