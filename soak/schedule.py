@@ -8,17 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from broker.validation import STOP_LOSS, TAKE_PROFIT
 from soak.faults import faults_of
 from soak.in_process import venue_for
 from soak.judge import Tally
 from soak.process import let_the_dead_rest
 from soak.venue import PRICE
-from soak.world import SYMBOLS, World, by_money, request
+from soak.world import SYMBOLS, World, by_money, request, trailing
 
 STEPS = (12, 28)
 _WEIGHTS = {
     "place": 30,
     "by_money": 4,
+    "bracket": 10,
+    "trail": 4,
+    "leg": 6,
     "close": 6,
     "repeat": 8,
     "cancel": 10,
@@ -52,6 +56,17 @@ def _step(kind: str, drawn: random.Random, index: int, number: int) -> Step:
             near = drawn.choice([None, True, True, False])
             side, symbol = drawn.choice(["buy", "buy", "sell"]), drawn.choice(SYMBOLS)
             return what, (f"s{number}-{index}", side, drawn.randint(1, 5), near, symbol)
+        case "bracket":
+            near = drawn.choice([None, True, True, False])
+            side, symbol = drawn.choice(["buy", "buy", "sell"]), drawn.choice(SYMBOLS)
+            return what, (f"s{number}-{index}", side, drawn.randint(1, 5), near, symbol)
+        case "trail":
+            distance = drawn.choice([("trail_amount", 2.0), ("trail_percent", 1.0)])
+            side, symbol = drawn.choice(["buy", "sell"]), drawn.choice(SYMBOLS)
+            return what, (f"s{number}-{index}", side, drawn.randint(1, 5), symbol, *distance)
+        case "leg":
+            price = drawn.choice([None, round(PRICE * drawn.uniform(0.97, 1.03), 2)])
+            return what, (drawn.random(), drawn.choice([TAKE_PROFIT, STOP_LOSS]), price)
         case "by_money":
             return what, (f"s{number}-{index}", round(drawn.uniform(50, 900), 2), drawn.choice(SYMBOLS))
         case "close":
@@ -75,11 +90,12 @@ def _step(kind: str, drawn: random.Random, index: int, number: int) -> Step:
 def perform(world: World, step: Step) -> None:
     """Carry out one step; those that choose an earlier order do nothing while there is none."""
     what, details = step
-    if what in ("repeat", "cancel", "replace"):
-        if not world.asked:
+    if what in ("repeat", "cancel", "replace", "leg"):
+        among = list(world.brackets if what == "leg" else world.asked)
+        if not among:
             return
         share, *details = details
-        details = [list(world.asked)[int(share * len(world.asked))], *details]
+        details = [among[int(share * len(among))], *details]
     acts: dict[str, Callable[..., None]] = {
         "place": lambda reference, side, qty, near, symbol: world.place(
             request(reference, side=side, qty=qty, near=near, symbol=symbol)
@@ -87,6 +103,13 @@ def perform(world: World, step: Step) -> None:
         "by_money": lambda reference, dollars, symbol: world.place(
             by_money(reference, dollars=dollars, symbol=symbol)
         ),
+        "bracket": lambda reference, side, qty, near, symbol: world.place_bracket(
+            request(reference, side=side, qty=qty, near=near, symbol=symbol)
+        ),
+        "trail": lambda reference, side, qty, symbol, name, distance: world.place(
+            trailing(reference, side=side, qty=qty, symbol=symbol, **{name: distance})
+        ),
+        "leg": world.leg,
         "close": world.close_position,
         "repeat": world.repeat,
         "cancel": world.cancel,

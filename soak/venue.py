@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker.base import BaseBroker
+from broker.validation import STOP_LOSS, TAKE_PROFIT
 from localcloud.exchange.server import ExchangeServer
 from soak.certificate import loopback_certificate
 from soak.line import Line
@@ -94,12 +95,15 @@ class Venue:
         self.admin("set_price", symbol=symbol, price=price)
 
     def orders(self) -> list[dict[str, Any]]:
-        """Every order that the exchange ever took."""
-        return list(self.admin("orders", account=self.account)["orders"])
+        """Every order that the exchange ever took; a bracket's legs under the ids that we have for them."""
+        rows = {row["perm_id"]: row for row in self.admin("orders", account=self.account)["orders"]}
+        return [{**row, "order_ref": _reference(row, rows)} for row in rows.values()]
 
     def executions(self) -> list[dict[str, Any]]:
-        """Every fill, oldest first."""
-        return list(self.admin("executions", account=self.account)["executions"])
+        """Every fill, oldest first; those of a bracket's legs as in `orders`."""
+        rows = {row["perm_id"]: row for row in self.admin("orders", account=self.account)["orders"]}
+        fills = self.admin("executions", account=self.account)["executions"]
+        return [{**fill, "order_ref": _reference(rows[fill["perm_id"]], rows)} for fill in fills]
 
     def positions(self) -> dict[str, float]:
         """Shares held by symbol, as the exchange has them."""
@@ -148,6 +152,16 @@ class Venue:
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+
+def _reference(row: dict[str, Any], rows: dict[int, dict[str, Any]]) -> str:
+    """An order's client order id. Client Portal's legs have none, and Alpaca makes some up."""
+    if row["parent"] is None or row["replaces"] is not None:
+        return str(row["order_ref"])
+    entry = rows[row["parent"]]
+    while entry["replaces"] is not None:  # legs follow the order that replaces their entry
+        entry = rows[entry["replaces"]]
+    return f"{entry['order_ref']}{TAKE_PROFIT if row['order_type'] == 'LMT' else STOP_LOSS}"
 
 
 @contextlib.asynccontextmanager

@@ -123,7 +123,8 @@ class Desk:
                 lambda: client.get_order_by_id(number, nested), missing=True, urgent=urgent
             )
         if found is not None and (number is not None or same_order(order, found)):
-            return self._records.take_legs(self._records.note(order, report_of(found)), found.legs or [])
+            noted = self._records.note(order, report_of(found, order.parent_id is not None))
+            return self._records.take_legs(noted, found.legs or [])
         if number is not None:
             raise BrokerFailure("Alpaca doesn't show an order that it has taken")
         said = "Alpaca shows no order of this client order id; that doesn't prove that there is none"

@@ -49,7 +49,8 @@ class Records:
         with self._lock:
             known = self.known(found) or self._leg(found, parent)
             if known is not None:
-                order = self.note(known, translation.report_of(found))
+                leg = known.parent_id is not None
+                order = self.note(known, translation.report_of(found, leg))
             else:
                 order = self._adopt(found, parent)
             return self.take_legs(order, found.legs or [])
@@ -98,7 +99,7 @@ class Records:
         legs = [
             leg
             for leg in unseen
-            if (entry is None or leg.parent_id == entry.id) and translation.same_order(leg, found)
+            if (entry is None or leg.parent_id == entry.id) and translation.same_leg(leg, found)
         ]
         return legs[0] if len(legs) == 1 else None
 

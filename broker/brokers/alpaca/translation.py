@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,12 +47,13 @@ def word(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
-def report_of(found: Any) -> OrderReport:
-    """What Alpaca says about an order."""
+def report_of(found: Any, leg: bool = False) -> OrderReport:
+    """What Alpaca says about an order. `leg`: of a bracket, which loses what the other leg has closed."""
     status = word(found.status)
     filled = number(found.filled_qty) or 0.0
     # Of an order for an amount of money, the quantity is known once it has filled.
     decided = filled if found.notional is not None and found.qty is None and filled else None
+    decided = number(found.qty) if leg else decided
     reason = f"replaced by Alpaca's order {found.replaced_by}" if status == "replaced" else None
     return OrderReport(
         status=STATUS.get(status, Status.PENDING),
@@ -99,6 +101,12 @@ def same_order(order: Order, found: Any) -> bool:
     names += ["qty"] if order.notional is None else []
     names += ["stop_price"] if order.trail_amount is None and order.trail_percent is None else []
     return all(getattr(theirs, name) == getattr(order, name) for name in names)
+
+
+def same_leg(leg: Order, found: Any) -> bool:
+    """Whether Alpaca's order may be the leg of ours: it may have lost shares to the other leg."""
+    shown = number(found.qty) or 0.0
+    return shown <= leg.qty and same_order(replace(leg, qty=shown), found)
 
 
 def body_of(order: Order, symbol: str) -> Any:

@@ -120,6 +120,8 @@ class OrderBook:
     def _with_change(self, order: Order, shown: Json) -> OrderReport:
         """The report, with what a replacement changed once IBKR shows it."""
         report = report_of_status(shown)
+        if order.parent_id is not None:  # a leg loses what the other one has closed
+            report = replace(report, qty=number(shown.get("total_size")))
         change = self._journal.change_under_way(order.id)
         if not change:
             return report
@@ -302,7 +304,8 @@ class OrderBook:
             # A row may hold only what changed, and a fill without its price would be misread.
             self.note(order, self.status_report(str(row["orderId"])))
         elif order is not None:
-            self.note(order, report)
+            shown = number(row.get("totalSize")) if order.parent_id is not None else None
+            self.note(order, replace(report, qty=shown))
         elif number(row.get("totalSize")) and not self._legs_like(account, row):
             self._adopt(account, row)
 
