@@ -406,3 +406,29 @@ def test_the_factory_builds_it_from_the_environment(portal: Portal, journal: Jou
 def test_the_factory_names_what_is_missing(journal: Journal) -> None:
     with pytest.raises(ConfigurationError, match="IBEAM_URL and IBEAM_CA_FILE"):
         build_broker(settings_from_environment({"BROKER_TYPE": "ibeam"}), journal)
+
+
+def test_an_order_whose_number_is_noted_while_its_news_is_read_is_no_second_order(
+    ibeam: ClientPortalBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Soak, client_portal, seed 1, schedule 379: the websocket's row came between two steps of the call."""
+    order = ibeam.place_order(request(order_type="limit", limit_price=198.0))
+    look: Any = Journal.by_permanent_id
+    row = {
+        "acct": ACCOUNT,
+        "orderId": order.permanent_id,
+        "ticker": "AAPL",
+        "side": "BUY",
+        "totalSize": 5.0,
+        "status": "Submitted",
+        "order_ref": order.client_order_id,
+    }
+    asked = []
+
+    def late(given: Journal, account: str, number: str) -> Any:
+        asked.append(number)
+        return look(given, account, number) if len(asked) > 1 else None
+
+    monkeypatch.setattr(Journal, "by_permanent_id", late)
+    ibeam._running().book.take_order(row)
+    assert [o.id for o in journal.recent(ACCOUNT, 10)] == [order.id]

@@ -320,7 +320,8 @@ class OrderBook:
             return mine[0] if len(mine) == 1 else None
         reference = str(row.get("order_ref") or row.get("order_cOID") or "")
         order = self._journal.find(account, reference) if reference else None
-        if order is None or order.permanent_id is not None or order.status == Status.RECORDED:
+        # The call that placed it may have noted its number since the first look.
+        if order is None or order.permanent_id not in (None, order_id) or order.status == Status.RECORDED:
             return None
         return order if _is(row, order) else None
 
