@@ -15,6 +15,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ _PREFIX = b"ibeam-push\n"
 _LARGEST_ANSWER = 1024 * 1024
 _PROBLEM = "application/problem+json"
 _LOG_LINES = 60
+_ORDERS_SECONDS = 6.0
 
 #: what IBeam writes about logins (Voyz/ibeam 0.5.12, handlers/login_handler.py); the last word counts
 _REFUSED = re.compile(
@@ -102,6 +104,8 @@ class TlsAgents:
         self._sign = sign
         self._timeout = timeout
         self._port = port
+        self._lock = threading.Lock()
+        self._asked: dict[str, float] = {}
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE  # compared by its hash, see _connect
@@ -171,23 +175,26 @@ class TlsAgents:
         return [str(line) for line in answer.get("lines") or []]
 
     def working_orders(self, endpoint: Endpoint) -> bool | None:
-        """See Agents. An empty list may be a false one, so it counts only without a filter and twice."""
+        """See Agents. IBKR answers this once in five seconds: asked more often, it can't be told.
+
+        A list may be empty because it isn't there yet: it counts once it says to be a snapshot.
+        """
+        key = endpoint.certificate_sha256
+        with self._lock:
+            if time.monotonic() < self._asked.get(key, 0.0) + _ORDERS_SECONDS:
+                return None
+            self._asked[key] = time.monotonic()
         try:
-            for _ in range(2):
-                status, _kind, answer = self._call(
-                    endpoint, "GET", "/v1/api/iserver/account/orders", token=True
-                )
-                if (
-                    status != 200
-                    or not isinstance(answer, dict)
-                    or not isinstance(answer.get("orders"), list)
-                ):
-                    return None
-                if any(order.get("status") not in _DONE for order in answer["orders"]):
-                    return True
+            self._call(endpoint, "GET", "/v1/api/iserver/accounts", token=True)  # required before
+            status, _kind, answer = self._call(endpoint, "GET", "/v1/api/iserver/account/orders", token=True)
         except (AgentUnreachable, CertificateChanged):
             return None
-        return False
+        orders = answer.get("orders") if status == 200 and isinstance(answer, dict) else None
+        if not isinstance(orders, list):
+            return None
+        if any(order.get("status") not in _DONE for order in orders):
+            return True
+        return False if answer.get("snapshot") is True else None
 
     def _log_says(self, endpoint: Endpoint) -> LogSays:
         try:
