@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import components  # noqa: F401 - the SDKs load lazily; whole, they take seconds and warn of their old names
 from localcloud.addresses import Addresses
 from localcloud.cloud import Cloud, CloudError, Settings
 from localcloud.edge import Edge

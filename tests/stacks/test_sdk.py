@@ -48,6 +48,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import components
 import pulumi_gcp as gcp
 gcp.compute.Network
+assert not hasattr(gcp.compute, "_mock_name")
 print(len([name for name in sys.modules if name.startswith("pulumi_gcp.compute.")]))
 """
     assert int(run(program)) < 10, "the package has over 200 modules"
