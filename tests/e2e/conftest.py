@@ -3,6 +3,7 @@
 Each test leaves the stack as it found it. Lifecycle tests, which end with nothing, use stacks of their own.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -93,13 +94,9 @@ class Service:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The stack `local`, up."""
-    home = tmp_path_factory.mktemp("stack")
-    made = new_stack(home)
-    try:
+    with a_stack(tmp_path_factory.mktemp("stack")) as made:
         made.up()
         yield made
-    finally:
-        made.destroy()
 
 
 @pytest.fixture
@@ -110,6 +107,18 @@ def service(stack: LocalStack) -> Service:
     return made
 
 
-def new_stack(home: Path) -> LocalStack:
-    """A stack of its own; its engine's output goes to a file beside it."""
-    return LocalStack(home=home, network=free_network(), quiet=home.parent / f"{home.name}.log")
+@contextlib.contextmanager
+def a_stack(home: Path) -> Iterator[LocalStack]:
+    """A stack of its own, not up yet and taken away at the end; its engine's output goes to a file beside it.
+
+    A test that fails in the middle of an `up` may leave what `destroy` can't take away: its local cloud ends
+    all the same, with all that runs in it.
+    """
+    made = LocalStack(home=home, network=free_network(), quiet=home.parent / f"{home.name}.log")
+    try:
+        yield made
+    finally:
+        try:
+            made.destroy()
+        finally:
+            made.cloud.stop()

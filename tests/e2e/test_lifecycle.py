@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from localcloud.control import Daemon
-from tests.e2e.conftest import Service, eventually, new_stack
+from tests.e2e.conftest import Service, a_stack, eventually
 from tools.environments import CHECKOUT
 from tools.local_stack import LocalStack
 
@@ -21,11 +21,8 @@ from tools.local_stack import LocalStack
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[LocalStack]:
     """A stack of the test's own, not up yet."""
-    made = new_stack(tmp_path / "stack")
-    try:
+    with a_stack(tmp_path / "stack") as made:
         yield made
-    finally:
-        made.destroy()
 
 
 def processes_of(stack: LocalStack) -> list[str]:
