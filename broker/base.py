@@ -15,7 +15,7 @@ import functools
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,16 +98,22 @@ class BaseBroker(ABC):
         """Disconnect from the broker, and stop reconnecting. Orders at the broker stay as they are."""
 
     @abstractmethod
-    def get_account(self) -> AccountInfo:
-        """Get account information. Raises `NotConnected`."""
+    def get_account(self, *, account: str = "") -> AccountInfo:
+        """Get account information. `account`: one of `get_accounts`; the connection's own unless given.
+
+        Raises `NotConnected`, `InvalidRequest` (no such account).
+        """
 
     @abstractmethod
-    def get_positions(self) -> list[Position]:
-        """Get all open positions; an empty list means that there are none. Raises `NotConnected`."""
+    def get_positions(self, *, account: str = "") -> list[Position]:
+        """Get all open positions of an account; an empty list means that there are none.
+
+        Raises as `get_account`.
+        """
 
     @abstractmethod
-    def get_position(self, symbol: str) -> Position | None:
-        """Position for a specific symbol; None if it isn't held. Raises `NotConnected`, `InvalidRequest`."""
+    def get_position(self, symbol: str, *, account: str = "") -> Position | None:
+        """Position for a specific symbol; None if it isn't held. Raises as `get_account`."""
 
     @abstractmethod
     def place_order(self, request: OrderRequest) -> Order:
@@ -362,6 +368,13 @@ class BaseBroker(ABC):
         """Order events from now on, for `async for`; its `aclose` ends it."""
         return AsyncUpdates(self.subscribe)
 
+    def _one_of(self, accounts: Sequence[str], asked: str) -> str:
+        """The account asked for, or the first of the login's. Raises `InvalidRequest`."""
+        if asked and asked not in accounts:
+            said = f"must be one of the login's accounts: {', '.join(accounts)}"
+            raise InvalidRequest([field_problem("account", said, asked)])
+        return asked or accounts[0]
+
     def _cannot(self, what: str) -> UnsupportedOperation:
         return UnsupportedOperation(f"{self.name} can't {what}")
 
@@ -371,17 +384,17 @@ class BaseBroker(ABC):
 
     # The same for callers on an event loop.
 
-    async def get_account_async(self) -> AccountInfo:
+    async def get_account_async(self, *, account: str = "") -> AccountInfo:
         """`get_account` without blocking the event loop."""
-        return await self._in_thread(self.get_account)
+        return await self._in_thread(self.get_account, account=account)
 
-    async def get_positions_async(self) -> list[Position]:
+    async def get_positions_async(self, *, account: str = "") -> list[Position]:
         """`get_positions` without blocking the event loop."""
-        return await self._in_thread(self.get_positions)
+        return await self._in_thread(self.get_positions, account=account)
 
-    async def get_position_async(self, symbol: str) -> Position | None:
+    async def get_position_async(self, symbol: str, *, account: str = "") -> Position | None:
         """`get_position` without blocking the event loop."""
-        return await self._in_thread(self.get_position, symbol)
+        return await self._in_thread(self.get_position, symbol, account=account)
 
     async def place_order_async(self, request: OrderRequest) -> Order:
         """`place_order` without blocking the event loop."""

@@ -122,25 +122,28 @@ class SimulatedBroker(BaseBroker):
             self._market.prices[symbol] = price
             self._match()
 
-    def get_account(self) -> AccountInfo:
+    def get_account(self, *, account: str = "") -> AccountInfo:
         """Cash, and positions at the walk's prices. `last_equity` is the opening cash."""
         with self._lock:
             self._ready()
+            self._one_of([self._account], account)
             value, cash = self._book.value(), self._book.cash
             power = max(cash, 0.0)
             return AccountInfo(self._account, cash, power, value, value, self._opening_cash, "opening cash")
 
-    def get_positions(self) -> list[Position]:
+    def get_positions(self, *, account: str = "") -> list[Position]:
         """All holdings that aren't zero, by symbol."""
         with self._lock:
             self._ready()
+            self._one_of([self._account], account)
             return [self._position(symbol) for symbol, h in sorted(self._book.holdings.items()) if h.qty]
 
-    def get_position(self, symbol: str) -> Position | None:
+    def get_position(self, symbol: str, *, account: str = "") -> Position | None:
         """One holding, or None."""
         symbol = check_symbol(symbol)
         with self._lock:
             self._ready()
+            self._one_of([self._account], account)
             holding = self._book.holdings.get(symbol)
             return self._position(symbol) if holding and holding.qty else None
 

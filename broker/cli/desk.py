@@ -47,7 +47,7 @@ class Desk:
         if self.broker_type:
             found["BROKER_TYPE"] = self.broker_type
         if self.account:
-            found["IBKR_ACCOUNT"] = self.account
+            found["IBKR_ACCOUNT"] = found["IBEAM_ACCOUNT_ID"] = self.account
         if self.client_id is not None:
             found["IBKR_CLIENT_ID"] = str(self.client_id)
         return found

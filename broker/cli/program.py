@@ -40,7 +40,9 @@ Exit codes:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, errors too.")]
 BrokerOption = Annotated[str, typer.Option("--broker", metavar="NAME", help="Instead of BROKER_TYPE.")]
-AccountOption = Annotated[str, typer.Option("--account", metavar="ID", help="Instead of IBKR_ACCOUNT.")]
+AccountOption = Annotated[
+    str, typer.Option("--account", metavar="ID", help="Instead of IBKR_ACCOUNT and IBEAM_ACCOUNT_ID.")
+]
 ClientIdOption = Annotated[
     int | None,
     typer.Option("--client-id", min=0, max=2**31 - 1, help="Instead of IBKR_CLIENT_ID; 2 if neither is set."),

@@ -170,13 +170,12 @@ class Guard:
         broker = self._attached()
         mark = self._store.mark(account_id, request.symbol)  # the kill switch is asked with it
         self._check_mode(account_id)
-        self._own_account(request, account_id)
-        position = broker.get_position(request.symbol)
+        position = broker.get_position(request.symbol, account=account_id)
         held = 0.0 if position is None else position.qty
         quote = self._quote(request.symbol) if self.limits.need_quote else None
         quoted = exposure.usable_price(request, quote, self.limits)
         # Asked before the decision: that holds a lock, which no broker's answer may prolong.
-        account = broker.get_account() if self.limits.need_equity else None
+        account = broker.get_account(account=account_id) if self.limits.need_equity else None
         return _Known(request, mark, held, exposure.order_price(request, quoted), quoted, account)
 
     def _decide(self, known: _Known, pending: Shares, recent: Shares, counts: Counts) -> bool:
@@ -204,12 +203,6 @@ class Guard:
         except (MarketDataUnavailable, UnsupportedOperation, RateLimited) as missing:
             log.info("no quote of %s for the limits: %s", symbol, missing.message)
             return None
-
-    def _own_account(self, request: OrderRequest, account_id: str) -> None:
-        """Positions and equity are known of the connection's own account only."""
-        own = self._attached().get_accounts()[0] if request.account else account_id
-        if own != account_id:
-            raise LimitExceeded("account", f"{account_id}, whose positions aren't known here", own)
 
     def _attached(self) -> BaseBroker:
         if self._broker is None:

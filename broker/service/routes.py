@@ -80,6 +80,7 @@ trader = require("trader")
 Reader = Annotated[Principal, Depends(reader)]
 Trader = Annotated[Principal, Depends(trader)]
 Via = Annotated[Connection, Depends(connection)]
+OfAccount = Annotated[str, Query(max_length=64, description="One of the login's; its own if empty")]
 
 trading = APIRouter(
     prefix="/api/v1/connections/{connection_id}",
@@ -91,22 +92,22 @@ probes = APIRouter(tags=["probes"])
 
 
 @trading.get("/account")
-async def get_account(who: Reader, via: Via) -> AccountInfo:
+async def get_account(who: Reader, via: Via, account: OfAccount = "") -> AccountInfo:
     """The account's balances."""
-    return await via.broker.get_account_async()
+    return await via.broker.get_account_async(account=account)
 
 
 @trading.get("/positions")
-async def get_positions(who: Reader, via: Via) -> list[Position]:
+async def get_positions(who: Reader, via: Via, account: OfAccount = "") -> list[Position]:
     """All open positions; an empty list means that there are none."""
-    return await via.broker.get_positions_async()
+    return await via.broker.get_positions_async(account=account)
 
 
 @trading.get("/positions/{symbol}")
-async def get_position(who: Reader, via: Via, symbol: str) -> Position:
+async def get_position(who: Reader, via: Via, symbol: str, account: OfAccount = "") -> Position:
     """The position in one symbol; 404 if it isn't held."""
     symbol = check_symbol(symbol)
-    position = await via.broker.get_position_async(symbol)
+    position = await via.broker.get_position_async(symbol, account=account)
     if position is None:
         raise NoPosition(f"no {symbol} is held")
     return position

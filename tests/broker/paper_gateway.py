@@ -44,6 +44,8 @@ class Paper:
     user: str = "paper"
     account: str = ""
     mode: str = "paper"
+    #: the account numbers of the login; one that the exchange chooses unless given
+    accounts: tuple[str, ...] = ()
 
     def admin(self, method: str, **params: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as line:
@@ -59,9 +61,9 @@ class Paper:
     def gateway(self, action: str, **content: Any) -> None:
         assert self.admin("gateway", action=action, **content)["gateways"] == 1
 
-    def book(self) -> list[dict[str, Any]]:
+    def book(self, account: str = "") -> list[dict[str, Any]]:
         """Every order that the exchange accepted."""
-        return list(self.admin("orders", account=self.account)["orders"])
+        return list(self.admin("orders", account=account or self.account)["orders"])
 
     def start_exchange(self) -> None:
         arguments = ["--state", str(self.folder / "state"), "--socket", str(self.folder / "link")]
@@ -69,7 +71,10 @@ class Paper:
         self._start("localcloud.exchange", *arguments)
         eventually((self.folder / "admin").exists, "the exchange is ready")
         password = secrets.token_urlsafe(12)
-        user = self.admin("add_user", name=self.user, password=password, cash=100_000.0, mode=self.mode)
+        given = {"accounts": list(self.accounts)} if self.accounts else {}
+        user = self.admin(
+            "add_user", name=self.user, password=password, cash=100_000.0, mode=self.mode, **given
+        )
         self.account = user["accounts"][0]
         self.admin("set_price", symbol="AAPL", price=200.0)
         settings = f"IbLoginId={self.user}\nIbPassword={password}\nTradingMode={self.mode}\n"
@@ -120,13 +125,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def paper_gateway(mode: str = "paper") -> Iterator[Paper]:
+def paper_gateway(mode: str = "paper", accounts: tuple[str, ...] = ()) -> Iterator[Paper]:
     """An exchange and a logged-in gateway. AAPL stands at 200 dollars and doesn't move by itself.
 
     `mode` live: the same exchange, under an account that is named as live ones are.
     """
     folder = Path(tempfile.mkdtemp(prefix="px"))  # short: unix socket paths are limited to 107 bytes
-    made = Paper(folder, free_port(), mode=mode)
+    made = Paper(folder, free_port(), mode=mode, accounts=accounts)
     try:
         made.start_exchange()
         made.start_gateway()

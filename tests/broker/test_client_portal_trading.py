@@ -122,7 +122,7 @@ def test_a_preview_tells_cost_and_margin_and_places_nothing(
 def test_several_accounts_are_traded_apart(make_portal_broker: Any) -> None:
     accounts = [ACCOUNT, "DU7654321"]
     with portal_gateway(accounts=accounts) as portal:
-        broker = make_portal_broker(portal)
+        broker = make_portal_broker(portal, account=ACCOUNT)
         broker.connect()
         assert broker.get_accounts() == accounts
         order = broker.place_order(request(account="DU7654321", client_order_id="x"))

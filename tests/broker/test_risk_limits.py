@@ -165,7 +165,7 @@ def test_a_replacement_counts_in_place_of_its_order_and_without_what_that_has_fi
     (order,) = desk.broker.get_orders_history()
     desk.journal.update(order.id, OrderReport(Status.PARTIALLY_FILLED, filled_qty=5, filled_price=50.0))
     held = Position("AAPL", 5.0, 50.0, 100.0, 500.0, 250.0, 1.0)
-    monkeypatch.setattr(desk.broker, "get_position", lambda _symbol: held)
+    monkeypatch.setattr(desk.broker, "get_position", lambda _symbol, **_: held)
     changed = request(qty=10, order_type="limit", limit_price=50.0, client_order_id="one")
     desk.guard(changed, "SIM-1")
     with pytest.raises(LimitExceeded, match="max_long_qty"):
@@ -196,7 +196,7 @@ def account_of(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, last: float, now: float, source: str = ""
 ) -> None:
     found = AccountInfo("SIM-1", now, now, now, now, last, source)
-    monkeypatch.setattr(desk.broker, "get_account", lambda: found)
+    monkeypatch.setattr(desk.broker, "get_account", lambda **_: found)
 
 
 @pytest.mark.parametrize("limit", [{"max_day_loss": 300.0}, {"max_day_loss_percent": 3.0}])
@@ -250,7 +250,7 @@ def test_a_market_order_needs_a_fresh_quote_where_its_value_is_limited(
 def test_a_broker_that_cannot_be_asked_for_its_positions_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(limits(max_long_qty=10))
 
-    def away(_symbol: str) -> Position:
+    def away(_symbol: str, **_: str) -> Position:
         raise NotConnected("the link is down")
 
     monkeypatch.setattr(desk.broker, "get_position", away)
@@ -265,7 +265,7 @@ def test_a_position_that_lags_behind_its_fill_is_asked_for_again(monkeypatch: py
     desk.now = datetime.now(UTC)
     assert desk.place(qty=6) == "filled"
     ask = desk.broker.get_position
-    monkeypatch.setattr(desk.broker, "get_position", lambda _symbol: None)  # not told of the fill yet
+    monkeypatch.setattr(desk.broker, "get_position", lambda _symbol, **_: None)  # not told of the fill yet
     desk.now = datetime.now(UTC)
     assert desk.place(qty=5) == "max_long_qty", "6 were bought a moment ago, whatever the position says"
     assert desk.waits == [1.0, 1.0]

@@ -218,12 +218,6 @@ class AlpacaBroker(Connection):
         """See `BaseBroker.subscribe`. After a gap follows what Alpaca shows of that time."""
         return self._records.events.subscribe(callback)
 
-    def _chosen(self, account: str) -> str:
-        own = self._account_id()
-        if account not in ("", own):
-            raise InvalidRequest([field_problem("account", f"must be the key's account, {own}", account)])
-        return own
-
     def _asset(self, request: OrderRequest) -> str:
         now = datetime.now(UTC)
         known = self._assets.get(request.symbol)

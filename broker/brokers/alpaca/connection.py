@@ -174,8 +174,9 @@ class Connection(BaseBroker):
         """See `BaseBroker.get_accounts`: an API key is one account's."""
         return [self._account_id()]
 
-    def get_account(self) -> AccountInfo:
+    def get_account(self, *, account: str = "") -> AccountInfo:
         """See `BaseBroker.get_account`. `id` is the account's number, as everywhere here."""
+        self._chosen(account)
         found = self._ask(self._wire.client.get_account)
         return AccountInfo(
             id=str(found.account_number or found.id),
@@ -188,14 +189,16 @@ class Connection(BaseBroker):
             currency=found.currency or "USD",
         )
 
-    def get_positions(self) -> list[Position]:
+    def get_positions(self, *, account: str = "") -> list[Position]:
         """See `BaseBroker.get_positions`."""
+        self._chosen(account)
         found = self._ask(self._wire.client.get_all_positions)
         return sorted((position_of(p) for p in found), key=lambda p: p.symbol)
 
-    def get_position(self, symbol: str) -> Position | None:
+    def get_position(self, symbol: str, *, account: str = "") -> Position | None:
         """See `BaseBroker.get_position`."""
         symbol = check_symbol(symbol)
+        self._chosen(account)
         found = self._ask(lambda: self._wire.client.get_open_position(symbol), missing=True)
         return None if found is None else position_of(found)
 
@@ -220,6 +223,12 @@ class Connection(BaseBroker):
         if not self._wire.open:
             raise NeverLeft("the broker isn't connected", since=self._wire.since, doing="call connect()")
         return self._records.account
+
+    def _chosen(self, account: str) -> str:
+        """The key's account; it has one. Raises `InvalidRequest`."""
+        if not account:
+            return self._account_id()
+        return self._one_of([self._account_id()], account)
 
     def _ask(self, request: Callable[[], Any], *, missing: bool = False) -> Any:
         return self._wire.ask(request, missing=missing)

@@ -14,12 +14,10 @@ from broker.brokers.client_portal.connection import Connection, Running
 from broker.brokers.client_portal.entry import order_body
 from broker.errors import (
     BrokerError,
-    InvalidRequest,
     OrderNotCancellable,
     OrderNotFound,
     OrderNotReplaceable,
     OrderOutcomeUnknown,
-    field_problem,
 )
 from broker.models import (
     FINAL_STATUSES,
@@ -53,16 +51,16 @@ class ClientPortalBroker(Connection):
         """See `BaseBroker.get_accounts`."""
         return list(self._ready().session.accounts)
 
-    def get_account(self) -> AccountInfo:
+    def get_account(self, *, account: str = "") -> AccountInfo:
         """See `BaseBroker.get_account`. `last_equity` is the previous day's, where IBKR gives it."""
         session = self._ready().session
-        account = session.account
+        account = self._one_of(session.accounts, account)
         return account_info(account, session.portfolio(lambda w: w.portfolio_summary(account)))
 
-    def get_positions(self) -> list[Position]:
+    def get_positions(self, *, account: str = "") -> list[Position]:
         """See `BaseBroker.get_positions`: from the path that isn't cached."""
         parts = self._ready()
-        account = parts.session.account
+        account = self._one_of(parts.session.accounts, account)
         rows = parts.session.portfolio(lambda w: w.get(f"portfolio2/{account}/positions"))
         held = [row for row in rows or [] if number(row.get("position"))]
         positions = [position_of(row, self._price_for(parts, row)) for row in held]
@@ -75,10 +73,10 @@ class ClientPortalBroker(Connection):
         quote = parts.market.quote(symbol_of(row))
         return quote.last or quote.bid or quote.close
 
-    def get_position(self, symbol: str) -> Position | None:
+    def get_position(self, symbol: str, *, account: str = "") -> Position | None:
         """See `BaseBroker.get_position`."""
         symbol = check_symbol(symbol)
-        return next((p for p in self.get_positions() if p.symbol == symbol), None)
+        return next((p for p in self.get_positions(account=account) if p.symbol == symbol), None)
 
     def get_quote(self, symbol: str) -> Quote:
         """See `BaseBroker.get_quote`; delayed prices where live ones aren't subscribed."""
@@ -93,7 +91,7 @@ class ClientPortalBroker(Connection):
             request,
             capabilities=self.capabilities,
             journal=self._journal,
-            account=lambda: self._account_for(request),
+            account=lambda: self._one_of(self._ready().session.accounts, request.account),
             prepare=lambda asked: self._ready().market.conid(asked.symbol),
             send=lambda order, conid: self._ready().entry.send(order, conid, self._journal.legs_of(order)),
             settle=lambda order: self._ready().book.settle(order),
@@ -106,14 +104,6 @@ class ClientPortalBroker(Connection):
         for leg in order.legs:  # one that IBKR took, and that can't be told from others
             self._journal.mark_unknown(leg, "its entry was answered, and the leg isn't found")
         return noted
-
-    def _account_for(self, request: OrderRequest) -> str:
-        session = self._ready().session
-        wanted = request.account
-        if wanted and wanted not in session.accounts:
-            said = f"must be one of this login's: {', '.join(session.accounts)}"
-            raise InvalidRequest([field_problem("account", said, wanted)])
-        return wanted or session.account
 
     def get_order(self, order_id: str) -> Order:
         """See `BaseBroker.get_order`; read from IBKR while the order isn't final."""
@@ -231,7 +221,7 @@ class ClientPortalBroker(Connection):
         """See `BaseBroker.preview_order`."""
         request = check_order(request, self.capabilities)
         parts = self._ready()
-        account = self._account_for(request)
+        account = self._one_of(parts.session.accounts, request.account)
         conid = parts.market.conid(request.symbol)
         parts.market.start_data(conid)
         body = order_body(as_order(request, account), conid)

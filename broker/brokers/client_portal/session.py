@@ -229,7 +229,12 @@ class Session:
         if self._wanted and self._wanted not in accounts:
             self._set(State.WRONG_ACCOUNT, f"this login has no account {self._wanted}", "trying again")
             raise self.link.error()
-        own = self._wanted or str(found.get("selectedAccount") or accounts[0])
+        if not self._wanted and len(accounts) > 1:
+            # IBKR selects one of them; which is trading's business isn't for it, or chance, to say.
+            said = f"the login manages {len(accounts)} accounts: IBEAM_ACCOUNT_ID must name one of them"
+            self._set(State.WRONG_ACCOUNT, f"{said} ({', '.join(accounts)})", "trying again")
+            raise self.link.error()
+        own = self._wanted or accounts[0]
         # IBKR's paper accounts begin with D (DU, DF).
         is_paper = own.startswith("D")
         declared = bool(found.get("isPaper", is_paper))

@@ -124,15 +124,16 @@ class IBKRBroker(Connection):
             raise MarketDataUnavailable(f"no price of {quote.symbol}")
         return position_of(held, None, price)
 
-    def get_position(self, symbol: str) -> Position | None:
+    def get_position(self, symbol: str, *, account: str = "") -> Position | None:
         """See `BaseBroker.get_position`."""
         symbol = check_symbol(symbol)
-        return next((p for p in self.get_positions() if p.symbol == symbol), None)
+        return next((p for p in self.get_positions(account=account) if p.symbol == symbol), None)
 
-    async def get_position_async(self, symbol: str) -> Position | None:
+    async def get_position_async(self, symbol: str, *, account: str = "") -> Position | None:
         """See `BaseBroker.get_position`."""
         symbol = check_symbol(symbol)
-        return next((p for p in await self.get_positions_async() if p.symbol == symbol), None)
+        found = await self.get_positions_async(account=account)
+        return next((p for p in found if p.symbol == symbol), None)
 
     def get_quote(self, symbol: str) -> Quote:
         """See `BaseBroker.get_quote`; delayed prices where live ones aren't subscribed."""

@@ -137,7 +137,7 @@ class Connection(BaseBroker):
             said = (
                 f"{self._trading_mode} trading is configured, and the gateway is logged in to {kind} account"
             )
-            raise SessionFailed(State.DISCONNECTED, said)
+            raise SessionFailed(State.WRONG_ACCOUNT, said)
 
     # Health
 

@@ -174,10 +174,10 @@ class Session:
 
     def _choose(self, account: str) -> str:
         if account and account not in self.accounts:
-            raise SessionFailed(State.DISCONNECTED, f"the login doesn't manage the account {account}")
+            raise SessionFailed(State.WRONG_ACCOUNT, f"the login doesn't manage the account {account}")
         if not account and len(self.accounts) > 1:
-            said = f"the login manages {len(self.accounts)} accounts: IBKR_ACCOUNT must name one"
-            raise SessionFailed(State.DISCONNECTED, said)
+            said = f"the login manages {len(self.accounts)} accounts: IBKR_ACCOUNT must name one of them"
+            raise SessionFailed(State.WRONG_ACCOUNT, f"{said} ({', '.join(self.accounts)})")
         return account or self.accounts[0]
 
     async def _handshake(self, host: str, port: int) -> None:
