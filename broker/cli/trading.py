@@ -24,7 +24,9 @@ LimitPrice = Annotated[float | None, typer.Option("--limit", help="A limit order
 StopPrice = Annotated[
     float | None, typer.Option("--stop", help="A stop order at this price; with --limit a stop-limit order.")
 ]
-Trail = Annotated[float | None, typer.Option("--trail", help="A trailing stop, this amount behind.")]
+Trail = Annotated[
+    float | None, typer.Option("--trail", "--trail-amount", help="A trailing stop, this amount behind.")
+]
 TrailPercent = Annotated[
     float | None, typer.Option("--trail-percent", help="A trailing stop, so many per cent behind.")
 ]

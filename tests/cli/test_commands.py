@@ -91,6 +91,21 @@ def test_people_get_tables(run: Run) -> None:
     assert "buy 3 AAPL market day" in run("orders").out
 
 
+def test_brackets_and_trailing_stops_are_options_of_buy_and_sell(run: Run) -> None:
+    legs = ("--take-profit", "2", "--stop-loss", "0.5")
+    placed = run(
+        "buy", "AAPL", "3", "--limit", "1", "--tif", "gtc", *legs, "--client-order-id", "b", "--json"
+    )
+    entry = placed.document["order"]
+    assert (entry["status"], len(entry["legs"])) == ("submitted", 2)
+    assert "take profit 2.00 stop loss 0.50" in run("orders").out
+    half = run("buy", "AAPL", "3", "--take-profit", "2", "--json")
+    assert (half.code, "stop_loss_price" in half.out + half.err) == (Exit.USAGE, True)
+    for option in ("--trail", "--trail-amount", "--trail-percent"):
+        trail = run("sell", "AAPL", "1", option, "2", "--json").document["order"]
+        assert trail["order_type"] == "trailing_stop"
+
+
 def test_quotes_say_their_age_and_kind(run: Run) -> None:
     done = run("quote", "AAPL", "brk.b", "--json")
     assert [q["symbol"] for q in done.document["quotes"]] == ["AAPL", "BRK.B"]

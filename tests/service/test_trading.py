@@ -58,6 +58,35 @@ async def test_a_limit_order_rests_until_it_is_cancelled(trader: httpx.AsyncClie
     assert again.json()["order"]["status"] == "cancelled"
 
 
+async def test_a_bracket_is_posted_as_one_order_and_its_legs_are_read_by_their_ids(
+    trader: httpx.AsyncClient,
+) -> None:
+    legs = {"take_profit_price": 2.0, "stop_loss_price": 0.5, "time_in_force": "gtc"}
+    body = order(order_type="limit", limit_price=1.0, client_order_id="b", **legs)
+    entry = (await trader.post(f"{BASE}/orders", json=body)).json()
+    assert (await trader.post(f"{BASE}/orders", json=body)).json()["legs"] == entry["legs"]
+    found = [(await trader.get(f"{BASE}/orders/{leg}")).json() for leg in entry["legs"]]
+    assert [(leg["client_order_id"], leg["parent_id"]) for leg in found] == [
+        ("b.tp", entry["id"]),
+        ("b.sl", entry["id"]),
+    ]
+    refused = await trader.patch(f"{BASE}/orders/{entry['id']}", json={"qty": 3})
+    assert refused.status_code == 422
+    moved = await trader.patch(f"{BASE}/orders/{entry['legs'][1]}", json={"stop_price": 0.6})
+    assert moved.json()["stop_price"] == 0.6
+    await trader.delete(f"{BASE}/orders/{entry['id']}")
+    ended = [(await trader.get(f"{BASE}/orders/{leg}")).json()["status"] for leg in entry["legs"]]
+    assert ended == ["cancelled", "cancelled"]
+
+
+async def test_a_trailing_stop_is_posted_with_one_distance(trader: httpx.AsyncClient) -> None:
+    for trail in ({"trail_amount": 5.0}, {"trail_percent": 2.5}):
+        placed = await trader.post(f"{BASE}/orders", json=order(order_type="trailing_stop", **trail))
+        assert placed.status_code == 201
+        assert [placed.json()[name] for name in trail] == list(trail.values())
+    assert (await trader.post(f"{BASE}/orders", json=order(order_type="trailing_stop"))).status_code == 422
+
+
 async def test_the_history_is_newest_first_and_limited(trader: httpx.AsyncClient) -> None:
     ids = [(await trader.post(f"{BASE}/orders", json=order())).json()["id"] for _ in range(3)]
     listed = (await trader.get(f"{BASE}/orders", params={"limit": 2})).json()
