@@ -62,7 +62,7 @@ def test_the_token_goes_with_every_request_and_with_the_websocket(
     broker = make_portal_broker(portal, token="a-secret")
     broker.connect()
     eventually(lambda: broker.health().details["websocket"], "the websocket is open")
-    assert {h.get("x-ibeam-token") for h in portal.tap.headers} == {"a-secret"}
+    assert {h.get("x-gateway-token") for h in portal.tap.headers} == {"a-secret"}
     assert any("upgrade" in h.get("connection", "").lower() for h in portal.tap.headers)
     assert "a-secret" not in repr(vars(broker.health()))
 
