@@ -14,6 +14,7 @@ import pytest
 from localcloud.cloud import Cloud, Settings, open_cloud
 from localcloud.machines.host import MachineHost
 from tests.localcloud.playground import Network
+from tests.machines.droplet import Surroundings
 
 _NUMBERS = itertools.count()
 
@@ -64,3 +65,10 @@ async def greeter(network: Network) -> AsyncIterator[MachineHost]:
         host.listen(4001, host.run / "greeter.sock")
         yield host
         host.unlisten(4001)
+
+
+@pytest.fixture
+def surroundings() -> Iterator[Surroundings]:
+    """A service to enrol at."""
+    with Surroundings() as surroundings:
+        yield surroundings

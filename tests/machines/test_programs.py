@@ -156,6 +156,29 @@ async def test_a_detached_container_stays_after_its_command(machine: Machine) ->
     assert machine.host.ports == {}
 
 
+async def test_a_containers_log_and_name_stay_until_it_is_removed(machine: Machine) -> None:
+    machine.host.environment["IBKR_SERVERS"] = "127.0.0.1:1"
+    said = await machine.run(
+        "docker run -d --name one -e IBEAM_ACCOUNT=x -e IBEAM_PASSWORD=y voyz/ibeam",
+        "until docker logs --tail 1 one | grep 'Logging in failed'; do sleep 0.1; done",
+        "docker stop one",
+        "docker logs one | grep 'No active sessions'",
+        "docker run -d --name one voyz/ibeam || echo status $?",
+        "docker rm --force one && docker logs one || echo gone",
+    )
+    assert machine.progress == "done"
+    assert 'The container name "/one" is already in use' in said
+    assert "No such container: one" in said
+    assert "gone" in said
+
+
+async def test_a_port_that_is_published_on_loopback_is_the_machines_own(machine: Machine) -> None:
+    machine.host.environment["IBKR_SERVERS"] = "127.0.0.1:1"
+    await machine.run("docker run -d --name one -p 127.0.0.1:5010:5000 voyz/ibeam")
+    assert machine.host.ports == {}
+    assert (machine.host.run / ".m/port-5010").is_symlink()
+
+
 async def test_a_unit_that_a_script_starts_can_be_asked_for(machine: Machine) -> None:
     unit = '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/sh -c "exit 0"\\n'
     said = await machine.run(

@@ -58,7 +58,14 @@ class Machine:
         self.missing: set[str] = set()
         self.stubborn: set[str] = set()
         self.console: list[str] = []
-        self.units = Units(self.paths, self, self.console.append, Time(lambda: self.now, self._sleep))
+        self.ports: list[tuple[int, bool]] = []
+        self.units = Units(
+            self.paths,
+            self,
+            self.console.append,
+            Time(lambda: self.now, self._sleep),
+            lambda port, up: self.ports.append((port, up)),
+        )
 
     async def start(self, argv: list[str], env: Mapping[str, str], cwd: str, log: str) -> PlayedProgram:
         if argv[0] in self.missing:
@@ -435,3 +442,11 @@ async def test_systemctl_answers_as_scripts_expect(machine: Machine) -> None:
     machine.service("b")
     assert (await systemctl(machine.units, ["start", "b"]))[0] == 1
     assert await systemctl(machine.units, ["start", "--no-block", "b"]) == (0, "")
+
+
+async def test_the_ports_that_a_service_may_listen_on_open_and_close_with_it(machine: Machine) -> None:
+    machine.service("a", service="Type=exec\nSocketBindDeny=any\nSocketBindAllow=tcp:5000")
+    await machine.units.start(["a"])
+    assert machine.ports == [(5000, True)]
+    await machine.end("/a", 1)
+    assert machine.ports == [(5000, True), (5000, False)]
