@@ -7,6 +7,7 @@ the paper gateway; what TWS does only now and then is fed, message by message, t
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from broker.brokers.ibkr.executions import split_id
 from broker.brokers.ibkr.orders import OrderBook, TrackedOrder
 from broker.brokers.ibkr.pacing import Turns
 from broker.brokers.ibkr.resets import next_reset
-from broker.errors import NotConnected, OrderRejected
+from broker.errors import MarketDataUnavailable, NotConnected, OrderRejected, RateLimited
 from broker.journal import Journal
 from broker.models import OrderEvent, Status
 from tests.broker.ordering import request, settled
@@ -238,6 +239,45 @@ def test_a_market_data_farm_that_is_away_is_told_and_2110_is_a_lost_link(
     else:
         eventually(lambda: broker.health().details["troubles"], "it stands in the health")
         assert broker.health().ok, "orders work without market data"
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (162, "Historical Market Data Service error message:HMDS query returned no data: AAPL", "no data"),
+        (162, "Historical Market Data Service error message:Historical data pacing violation", "pace"),
+        (420, "Invalid Real-time Query: pacing violation", "pace"),
+        (354, "Requested market data is not subscribed.", "no data"),
+    ],
+)
+def test_no_data_is_no_failure_and_no_price_and_pacing_says_when_to_come_back(
+    broker: IBKRBroker, paper: Paper, code: int, text: str, kind: str
+) -> None:
+    """162 stands for both: an empty answer, and one request too many."""
+    paper.fault("farms_down", True)  # no price comes by itself
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            broker.get_quote("AAPL")
+        except BaseException as failure:
+            failures.append(failure)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    running = broker._supervisor.session.ib.wrapper.ticker2ReqId["mktData"]  # type: ignore[union-attr]
+    number = eventually(lambda: next(iter(running.values()), None), "the quote is asked for")
+    paper.gateway("error", id=number, code=code, message=text)
+    asking.join(20)
+    [failure] = failures
+    if kind == "pace":
+        assert isinstance(failure, RateLimited)
+        assert failure.retry_after > 0
+    else:
+        assert isinstance(failure, MarketDataUnavailable)
+        assert failure.code == code
+    assert text in str(failure), "in TWS's own words"
+    assert broker.health().ok, "the link has nothing to do with it"
 
 
 def test_fills_while_away_are_told_after_a_gap(broker: IBKRBroker, paper: Paper) -> None:

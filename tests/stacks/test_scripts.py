@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +21,7 @@ FAILED = {"state": "CONDITION_FAILED", "message": "no such table"}
 SERVICE = ["stack:staging", "manager:service", "ibeam"]
 
 
-class Api:
+class Api(ABC):
     """A loopback HTTP server whose answers a test gives; it remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -50,8 +51,9 @@ class Api:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
+    @abstractmethod
     def answer(self, method: str, path: str) -> tuple[int, Any]:
-        raise NotImplementedError
+        """What a request gets: a status and a body."""
 
     def close(self) -> None:
         self._server.shutdown()

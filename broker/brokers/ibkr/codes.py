@@ -60,8 +60,16 @@ ORDER_INVALID: Final = frozenset(
     }
 )
 
-#: no price: not subscribed (354, 10089, 10090, 10168), delayed instead (10167), a competing session (10197)
-NO_MARKET_DATA: Final = frozenset({200, 354, 10089, 10090, 10168, 10186, 10197})
+#: no price: not subscribed (354, 10089, 10090, 10168), delayed instead (10167), a competing session
+#: (10197), or none there is (162, "HMDS query returned no data")
+NO_MARKET_DATA: Final = frozenset({162, 200, 354, 10089, 10090, 10168, 10186, 10197})
+#: too many requests: 100 messages a second, 420 real-time data; 162, too, if its text says "pacing violation"
+PACING: Final = frozenset({100, 420})
+
+
+def is_pacing(code: int, text: str) -> bool:
+    """True for a request that was one too many: it may be made again later. 162 alone means no data."""
+    return code in PACING or (code == 162 and "pacing" in text.lower())
 
 
 def is_remark(code: int) -> bool:

@@ -17,6 +17,7 @@ from broker.errors import (
     FieldProblem,
     InvalidRequest,
     MarketDataUnavailable,
+    RateLimited,
     UnknownSymbol,
 )
 from broker.market.hours import Session as MarketSession
@@ -29,6 +30,8 @@ CONTRACT_LIFE = 12 * 3600.0
 QUOTE_WAIT = 4.0
 #: seconds after the first price in which the others are expected
 QUOTE_SETTLES = 0.3
+#: seconds to wait after a pacing violation, for which TWS names no time: it counts within minutes
+PACING_PAUSE = 60.0
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed frozen"}
 
 
@@ -89,6 +92,8 @@ class Market:
                 if any(prices):  # the rest comes in the next packet, or isn't there
                     deadline = min(deadline, loop.time() + QUOTE_SETTLES)
                 code, text = self._session.ticker_errors.pop(request_id, (0, ""))
+                if codes.is_pacing(code, text):
+                    raise RateLimited(f"{text} ({code})", PACING_PAUSE)
                 if code in codes.NO_MARKET_DATA:
                     raise MarketDataUnavailable(text, code)
                 updated = asyncio.ensure_future(_event(ticker.updateEvent))
