@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from broker.validation import STOP_LOSS, TAKE_PROFIT
 from soak.brokers import BUILD
 from soak.faults import faults_of
 from soak.in_process import venue_for
@@ -32,6 +33,7 @@ class Machine(RuleBasedStateMachine):
 
     kind = ""
     placed = Bundle("placed")
+    brackets = Bundle("brackets")
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +61,20 @@ class Machine(RuleBasedStateMachine):
         reference = f"m-{len(self.world.asked)}"
         self.world.place(by_money(reference, dollars=dollars, symbol=symbol))
         return reference
+
+    @rule(target=brackets, side=SIDES, qty=st.integers(1, 5), near=KINDS, symbol=st.sampled_from(SYMBOLS))
+    def place_bracket(self, side: str, qty: int, near: bool | None, symbol: str) -> str:
+        reference = f"m-{len(self.world.asked)}"
+        self.world.place_bracket(request(reference, side=side, qty=qty, near=near, symbol=symbol))
+        return reference
+
+    @rule(reference=brackets, which=st.sampled_from([TAKE_PROFIT, STOP_LOSS]), price=st.none() | PRICES)
+    def leg(self, reference: str, which: str, price: float | None) -> None:
+        self.world.leg(reference, which, price)
+
+    @rule(reference=brackets)
+    def cancel_bracket(self, reference: str) -> None:
+        self.world.cancel(reference)
 
     @rule(reference=placed)
     def repeat(self, reference: str) -> None:

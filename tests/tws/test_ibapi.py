@@ -145,6 +145,30 @@ async def test_it_places_changes_cancels_and_fills_orders(world: World, official
     assert [e.orderRef for number, _, e in official.all("execDetails") if number == 7] == ["mine"]
 
 
+async def test_it_places_a_bracket_and_sees_a_trail_move(world: World, official: Official) -> None:
+    (number,) = official.first("nextValidId") or (0,)
+    entry = market_order(10, transmit=False, orderRef="entry")
+    profit = market_order(10, action="SELL", orderType="LMT", lmtPrice=130.0, parentId=number, transmit=False)
+    trail = market_order(10, action="SELL", orderType="TRAIL", auxPrice=5.0, parentId=number, transmit=True)
+    for ahead, order in enumerate((entry, profit, trail)):
+        official.placeOrder(number + ahead, stock("AAPL"), order)
+
+    def states(order_id: int) -> list[Any]:
+        return [arguments[1] for arguments in official.all("orderStatus") if arguments[0] == order_id]
+
+    await eventually(lambda: "Filled" in states(number) and "Submitted" in states(number + 1))
+    await world.admin.set_price("AAPL", 120.0)
+
+    def moved() -> bool:
+        shown = [a[2].trailStopPrice for a in official.all("openOrder") if a[0] == number + 2]
+        return bool(shown) and abs(shown[-1] - 115.0) < 0.02
+
+    await eventually(moved)
+    await world.admin.set_price("AAPL", 114.0)
+    await eventually(lambda: states(number + 2)[-1] == "Filled" and states(number + 1)[-1] == "Cancelled")
+    assert (await world.admin.account(world.account))["positions"] == []
+
+
 async def test_its_default_order_attributes_are_refused_as_by_a_current_gateway(
     world: World, official: Official
 ) -> None:
