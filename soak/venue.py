@@ -164,14 +164,24 @@ def _reference(row: dict[str, Any], rows: dict[int, dict[str, Any]]) -> str:
     return f"{entry['order_ref']}{TAKE_PROFIT if row['order_type'] == 'LMT' else STOP_LOSS}"
 
 
+def _free_port() -> int:
+    """A port that nothing listens on, below the range that the kernel takes outgoing connections' ports from.
+
+    In that range, a connection of another schedule could have it before the gateway opens it (again).
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextlib.asynccontextmanager
 async def _tws(venue: Venue) -> AsyncIterator[int]:
     from localcloud.gateways.tws.gateway import Gateway, on_port
     from localcloud.gateways.tws.ibc import IbcSettings
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])  # the gateway opens it anew after its nightly restart
+    port = _free_port()  # the gateway opens it anew after its nightly restart
     gateway = Gateway(IbcSettings(USER, venue.password, "paper", False, port), venue.servers)
     serving = asyncio.create_task(gateway.serve(on_port("127.0.0.1", port)))
     ready = asyncio.create_task(gateway.ready.wait())
