@@ -22,9 +22,16 @@ from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 RESULTS = CHECKOUT / ".local" / "test-results"
 END_TO_END = "tests/e2e"
 # What goes through the TWS library, and so runs a second time over ib_async.
-TWS_TESTS = ("tests/tws/test_*.py", "tests/broker/test_ibkr*.py", "tests/broker/test_factory.py")
-# IBKR's own client uses neither library: once is enough.
-INDEPENDENT = "test_ibapi.py"
+TWS_TESTS = (
+    "tests/tws/test_*.py",
+    "tests/broker/test_ibkr*.py",
+    "tests/broker/test_accounts.py",
+    "tests/broker/test_factory.py",
+    "tests/conformance/test_*.py",
+    "tests/cli/test_gateway.py",
+)
+# Once is enough: IBKR's own client uses neither library, the judge judges, and the state machine is long.
+INDEPENDENT = {"test_ibapi.py", "test_judge.py", "test_machine.py"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def pytest(
 def tws_tests() -> list[str]:
     """The files of TWS_TESTS."""
     found = [file for pattern in TWS_TESTS for file in sorted(CHECKOUT.glob(pattern))]
-    return [str(file.relative_to(CHECKOUT)) for file in found if file.name != INDEPENDENT]
+    return [str(file.relative_to(CHECKOUT)) for file in found if file.name not in INDEPENDENT]
 
 
 def run_all() -> tuple[int, Counts]:

@@ -9,6 +9,7 @@ import pytest
 
 from broker.base import BaseBroker
 from broker.brokers.alpaca import AlpacaBroker
+from broker.brokers.ibkr import library
 from broker.brokers.simulated import SimulatedBroker
 from broker.errors import InvalidRequest, LimitExceeded, NotConnected
 from broker.factory import build_broker, settings_from_environment
@@ -34,7 +35,11 @@ class Login:
         return build_broker(settings_from_environment(self._settings | settings), journal)
 
 
-@pytest.fixture(params=["ibkr", "ibeam"], scope="module")
+# Over ib_async, in the environment that has it, only what goes through it.
+FRONT_ENDS = ["ibkr"] if library.NAME == "ib_async" else ["ibkr", "ibeam"]
+
+
+@pytest.fixture(params=FRONT_ENDS, scope="module")
 def login(request: pytest.FixtureRequest) -> Iterator[Login]:
     """AAPL stands at 200 dollars."""
     if request.param == "ibkr":

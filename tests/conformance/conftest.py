@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.base import BaseBroker
+from broker.brokers.ibkr import library
 from broker.factory import build_broker, settings_from_environment
 from broker.journal import Journal
 from soak.brokers import BUILD
@@ -17,6 +18,8 @@ from soak.venue import PRICE, Venue
 from tests.conformance.desk import Book, Desk, book_of
 
 REAL = os.environ.get("CONFORMANCE_BROKER", "")
+#: over ib_async, in the environment that has it in ib_insync's place, only what goes through it
+KINDS = ["ibkr"] if library.NAME == "ib_async" else sorted(BUILD)
 _HERE = Path(__file__).parent
 _left_out: list[str] = []
 
@@ -24,7 +27,7 @@ _left_out: list[str] = []
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every case for every broker."""
     if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", [REAL] if REAL else sorted(BUILD), scope="function")
+        metafunc.parametrize("kind", [REAL] if REAL else KINDS, scope="function")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
