@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.emitter import ScalarAnalysis
 
 GCE_METADATA_LIMIT = 256 * 1024
 """Bytes that one metadata value of a Compute Engine instance may have (Compute Engine, metadata limits)."""
@@ -37,6 +38,8 @@ DROPLET_USER_DATA_LIMIT = 64 * 1024
 
 _PLACEHOLDER = re.compile(r"\$\{([a-z][a-z0-9_]*)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Lines of printable ASCII, none of which ends in a space: what YAML can write as a literal block.
+_SCRIPT = re.compile(r"(?:[ -~]*[!-~])?(?:\n(?:[ -~]*[!-~])?)+")
 _ENV_UNSAFE = re.compile(r"[\"'\\$`!]")
 
 
@@ -252,6 +255,21 @@ class _UserDataDumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def analyze_scalar(self, scalar: str) -> ScalarAnalysis:
+        """How a text may be written. PyYAML looks at each character; of a script one search says the same."""
+        if not _SCRIPT.fullmatch(scalar):
+            return super().analyze_scalar(scalar)
+        return ScalarAnalysis(
+            scalar,
+            empty=False,
+            multiline=True,
+            allow_flow_plain=False,
+            allow_block_plain=False,
+            allow_single_quoted=True,
+            allow_double_quoted=True,
+            allow_block=True,
+        )
 
 
 def _construct_tagged(loader: yaml.SafeLoader, node: yaml.Node) -> _Tagged:

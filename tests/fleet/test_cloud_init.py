@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from yaml.emitter import Emitter
 
-from broker.fleet.cloud_init import GCE_METADATA_LIMIT, TemplateError, render, template_directory
+from broker.fleet.cloud_init import (
+    GCE_METADATA_LIMIT,
+    TemplateError,
+    _UserDataDumper,
+    render,
+    template_directory,
+)
 
 
 @pytest.fixture
@@ -169,3 +178,21 @@ def test_a_template_or_file_that_changed_is_read_anew(templates: Path) -> None:
     assert rendered({}) == {"a": "one"}
     script.write_text("two, and longer")
     assert rendered({}) == {"a": "two, and longer"}
+
+
+class _SlowDumper(_UserDataDumper):
+    """With PyYAML's own look at each character."""
+
+    analyze_scalar = Emitter.analyze_scalar
+
+
+@given(st.text("ab: #-'\"\n\t|>[{}&*!%@=é", max_size=12))
+def test_scripts_are_written_as_pyyaml_writes_them(text: str) -> None:
+    """Other bytes would replace the machine."""
+    document = {"write_files": [{"path": "/a", "content": text}]}
+    fast, slow = (
+        yaml.dump(document, Dumper=dumper, sort_keys=False, width=1_000_000)
+        for dumper in (_UserDataDumper, _SlowDumper)
+    )
+    assert fast == slow
+    assert yaml.safe_load(fast) == document
