@@ -119,6 +119,8 @@ class BaseBroker(ABC):
     def place_order(self, request: OrderRequest) -> Order:
         """Place an order: journalled, sent once, and returned with the broker's first answer.
 
+        A bracket's entry is returned; `Order.legs` are our ids of its take-profit and stop-loss.
+
         Raises `InvalidRequest` (and `UnknownSymbol`, `AmbiguousContract`), `DuplicateClientOrderId`,
         `NotConnected`, `JournalUnavailable`: nothing was sent. `OrderRejected` (and `InsufficientFunds`,
         `MarketClosed`): the broker refused. `OrderOutcomeUnknown`: nobody knows yet.
@@ -135,6 +137,8 @@ class BaseBroker(ABC):
     @abstractmethod
     def cancel_order(self, order_id: str) -> bool:
         """Cancel an order. True: the broker has cancelled it, or taken the request (`pending_cancel`).
+
+        A bracket's entry takes its legs along, and a leg the other one.
 
         Raises `OrderNotFound`, `OrderNotCancellable` (it is final already), `NotConnected`.
         """
@@ -259,6 +263,8 @@ class BaseBroker(ABC):
         time_in_force: str | None = None,
     ) -> Order:
         """Change a working order; `qty` is the whole quantity, filled shares included.
+
+        Of a bracket prices and the time in force can be changed, of each of its orders, not quantities.
 
         Returns the order as the broker shows it now: the same one where the broker changes it in
         place, else a new one whose `replaces` is the old one's id. A fill may come first.

@@ -142,7 +142,7 @@ class OrderRequest:
     #: of a trailing_stop, one of the two: how far it follows the price, in currency or in per cent
     trail_amount: float | None = None
     trail_percent: float | None = None
-    #: both: a bracket, whose two legs are sent when the entry has filled, and of which one fills
+    #: both: a bracket, whose two legs may trade what the entry has filled, and of which one does
     take_profit_price: float | None = None
     stop_loss_price: float | None = None
     #: which account of the login; the connection's own when empty

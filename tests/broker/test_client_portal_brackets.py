@@ -3,12 +3,14 @@
 # ruff: noqa: F811 - fixtures are imported by name
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from broker.brokers.client_portal import ClientPortalBroker
 from broker.brokers.client_portal.answers import Taken, order_answer
+from broker.brokers.client_portal.entry import OrderEntry
 from broker.errors import InvalidRequest, OrderOutcomeUnknown, OrderRejected
 from broker.models import Order, OrderRequest, Status
 from tests.broker.ordering import request, settled
@@ -110,6 +112,27 @@ def test_closing_a_position_ends_its_bracket_first(ibeam: ClientPortalBroker, po
 def test_what_ibkr_takes_only_in_part_is_told() -> None:
     rows = [{"order_id": "1", "order_status": "PreSubmitted"}, {"error": "no"}, {"order_id": "3"}]
     assert order_answer(rows) == Taken("1", "PreSubmitted", ("1", "3"), "no")
+
+
+@pytest.mark.parametrize("kind", ["limit", "market"])
+def test_an_entry_without_its_legs_is_cancelled_and_told(
+    ibeam: ClientPortalBroker, portal: Portal, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    converse = OrderEntry._converse
+
+    def only_the_entry(self: OrderEntry, path: str, body: Any) -> Taken:
+        return replace(converse(self, path, {"orders": body["orders"][:1]}), refused="no room")
+
+    monkeypatch.setattr(OrderEntry, "_converse", only_the_entry)
+    if kind == "limit":
+        with pytest.raises(OrderRejected, match="didn't take all of the bracket: no room"):
+            ibeam.place_order(resting())
+        become(ibeam, ibeam.get_order_by_client_id("b"), "cancelled", "cancelled", "cancelled")
+    else:
+        entry = ibeam.place_order(bracket())
+        assert any("no room" in warning for warning in entry.warnings)
+        become(ibeam, entry, "filled", "unknown", "unknown")
+    assert {row["status"] for row in portal.book()} == {"Cancelled" if kind == "limit" else "Filled"}
 
 
 @pytest.mark.parametrize("trail", [{"trail_amount": 5.0}, {"trail_percent": 2.5}], ids=str)
