@@ -309,6 +309,23 @@ async def test_a_container_that_gave_up_is_started_by_a_push_or_a_restart_only(r
         running.host.console = [line for line in running.host.console if "main process ended" not in line]
 
 
+async def test_a_push_that_stopped_halfway_is_finished_by_the_same_one_again(
+    running: Droplet, exchange: Exchange
+) -> None:
+    await exchange.add_user("another", "new password")
+    systemctl = running.host.run / ".m/bin/systemctl"
+    really = systemctl.rename(systemctl.with_name("really"))
+    systemctl.write_text("#!/bin/sh\necho no memory\nexit 1\n")
+    systemctl.chmod(0o700)
+    new = {"username": "another", "password": "new password"}
+    assert await running.push(running.message(**new)) == 500
+    await running.host.until_said("the container can't be started: no memory")
+    really.rename(systemctl)
+    assert await running.push(running.message(**new)) == 204
+    await running.host.until(lambda: running.host.text.count("Logging in succeeded") == 2)
+    assert (await exchange.user("another"))["logged_in"], "and not the one whose container still ran"
+
+
 async def test_a_restart_without_a_login_is_refused(enrolled: Droplet) -> None:
     assert await enrolled.restart() == 409
     assert starts(enrolled) == 0
