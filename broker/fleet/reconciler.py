@@ -42,6 +42,7 @@ from broker.fleet.digitalocean import (
     Throttled,
     Unauthorized,
 )
+from broker.fleet.metrics import FleetMetrics
 from broker.fleet.repository import Conflict, FleetLease, NewEnrolment, Repository
 from broker.fleet.spec import DropletSettings, DropletSpec, Enrolment, SpecError, droplet_size, droplet_spec
 from broker.fleet.vault import VaultError
@@ -123,8 +124,11 @@ class Reconciler:
         agents: Agents,
         lease: FleetLease,
         alarm: Alarm = lambda _kind, _text: None,
+        metrics: FleetMetrics | None = None,
     ) -> None:
         """`alarm(kind, text)` tells people. Opens nothing."""
+        self.metrics = metrics or FleetMetrics()
+        self._last_pass: float | None = None
         self._settings = settings
         self._repository = repository
         self._droplets = droplets
@@ -199,11 +203,25 @@ class _OnePass:
         with ThreadPoolExecutor(self._settings.steps) as threads:
             list(threads.map(self._move, views))
         self._repository.note_checked(a.id for a in accounts)
+        sizes = {d.tag("account"): d.size for d in ours}
+        last = self._of._last_pass
+        since = 0.0 if last is None else told.began - last
+        self._of._last_pass = told.began
+        self._of.metrics.looked(accounts, sizes, since)
         return self._end()
 
     def _end(self) -> Pass:
-        self._told.seconds = time.monotonic() - self._told.began
-        return self._told
+        told, metrics = self._told, self._of.metrics
+        told.seconds = time.monotonic() - told.began
+        metrics.passes.observe(told.seconds)
+        if told.problem:
+            metrics.problems.labels(told.problem).inc()
+            return told
+        for found, count in told.probes.items():
+            metrics.probes.labels(found).inc(count)
+        metrics.quarantined.set(told.quarantined)
+        metrics.held_back.set(told.held_back)
+        return told
 
     def _sort(self, ours: list[Droplet]) -> tuple[dict[str, list[Droplet]], dict[str, list[Droplet]]]:
         """Droplets by account: those that this database knows, and the others."""
@@ -322,10 +340,15 @@ class _OnePass:
 
     def _change(self, account: Account, **values: Any) -> Account:
         """Writes, and tells people of a reason that has just begun."""
-        written = self._repository.change(account, **values)
+        written = self._moved(account, self._repository.change(account, **values))
         if written.status_reason in _TOLD and written.status_reason != account.status_reason:
             self._of._alarm(written.status_reason, f"account {written.id}: {written.message}")
         return written
+
+    def _moved(self, before: Account, after: Account) -> Account:
+        if (before.status, before.status_reason) != (after.status, after.status_reason):
+            self._of.metrics.moved(after)
+        return after
 
     def _check_lease(self) -> None:
         if not self._of._lease.held() and not self._of._lease.take():
@@ -368,7 +391,7 @@ class _OnePass:
                 self._create(account, decision)
             case Do.ADOPT:
                 droplet = next(d for d in view.known if d.id == decision.droplet_id)
-                self._repository.adopt(account, droplet)
+                self._moved(account, self._repository.adopt(account, droplet))
             case Do.CONFIRM_GONE:
                 assert decision.droplet_id is not None
                 self._confirm_gone(account, decision, decision.droplet_id)
@@ -378,7 +401,7 @@ class _OnePass:
             case Do.PUSH | Do.RESTART:
                 self._push(account, decision)
             case Do.FORGET if account.wanted == Wanted.DELETED:
-                self._repository.forget(account)
+                self._moved(account, self._repository.forget(account))
             case Do.FORGET | Do.NOTHING:
                 self._say(account, decision)
 
@@ -413,7 +436,9 @@ class _OnePass:
             return
         if account.create_started_at is not None and self._made_after_all(account):
             return
+        before = account
         account, enrolment = self._repository.begin_create(account)
+        self._moved(before, account)
         try:
             spec = self._spec(account, enrolment)
             self._check_lease()
