@@ -1,0 +1,76 @@
+"""Runs passes by itself: right after a request, often while something is on the way, else now and then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.fleet.digitalocean import Budget, Priority, passes_calls
+from broker.fleet.reconciler import Pass, Reconciler
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """A thread that runs passes. `wake` from any thread has one run at once, for a user who waits."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        budget: Budget,
+        moving: float = 2.0,
+        resting: float = 60.0,
+        on_pass: Callable[[Pass], None] = lambda _told: None,
+    ) -> None:
+        """Seconds between passes: `moving` while accounts are on the way, `resting` else.
+
+        Both stretch with the number of droplets, so that lists leave most of the request budget alone.
+        """
+        self._reconciler = reconciler
+        self._budget = budget
+        self._moving = moving
+        self._resting = resting
+        self._on_pass = on_pass
+        self._woken = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with a pass at once."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A request has changed what is wanted."""
+        self._woken.set()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """No more passes; waits for the one that runs. One that takes longer ends like a killed one."""
+        self._ended.set()
+        self._woken.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        priority = Priority.BACKGROUND
+        while not self._ended.is_set():
+            pause = self._resting
+            try:
+                told = self._reconciler.run_pass(priority)
+                if told is not None:
+                    pause = self.interval(told)
+                    self._on_pass(told)
+            except SQLAlchemyError as failure:
+                pause = self._moving
+                log.warning("no pass: the database can't be used: %s", type(failure).__name__)
+            except Exception:
+                log.exception("a pass failed")
+            asked = self._woken.wait(pause)
+            self._woken.clear()
+            priority = Priority.USER if asked else Priority.BACKGROUND
+
+    def interval(self, told: Pass) -> float:
+        """Seconds until the next pass."""
+        least = self._moving if told.moving and not told.problem else self._resting
+        return self._budget.interval(passes_calls(told.droplets), least)

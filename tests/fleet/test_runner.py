@@ -1,0 +1,80 @@
+"""Passes that run by themselves."""
+
+from __future__ import annotations
+
+import queue
+import time
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from broker.fleet.digitalocean import Budget, Priority
+from broker.fleet.reconciler import Pass
+from broker.fleet.runner import Runner
+from tests.fleet.model import Fleet
+
+
+class Scripted:
+    """A reconciler whose passes are given."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.priorities: queue.Queue[Priority] = queue.Queue()
+
+    def run_pass(self, priority: Priority) -> Pass | None:
+        self.priorities.put(priority)
+        answer = self.answers.pop(0) if self.answers else Pass()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+
+def test_from_connect_to_running_without_anybody_asking_for_passes(engine, vault):
+    fleet = Fleet(engine, vault)
+    runner = Runner(
+        fleet.reconciler, Budget(), moving=0.01, on_pass=lambda _told: fleet.world.proceed(fleet.enroller)
+    )
+    runner._budget.interval = lambda _calls, least: least  # type: ignore[method-assign]
+    runner.start()
+    account = fleet.connect()
+    runner.wake()
+    deadline = time.monotonic() + 60
+    while fleet.status(account)[0] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    runner.stop()
+    assert not runner._thread.is_alive()
+
+
+def test_a_request_has_a_pass_run_at_once_with_a_users_priority():
+    scripted = Scripted()
+    runner = Runner(scripted, Budget())
+    runner.start()
+    assert scripted.priorities.get(timeout=10) is Priority.BACKGROUND
+    runner.wake()
+    assert scripted.priorities.get(timeout=10) is Priority.USER
+    runner.stop()
+
+
+def test_failures_end_nothing():
+    broken = OperationalError("", {}, Exception())
+    scripted = Scripted(broken, ValueError("odd"), None)
+    runner = Runner(scripted, Budget(), moving=0.01)
+    runner.start()
+    for _ in range(4):
+        scripted.priorities.get(timeout=10)
+        runner.wake()
+    runner.stop()
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (Pass(droplets=10), 60),
+        (Pass(droplets=10, moving=1), 2),
+        (Pass(droplets=10, moving=1, problem="digitalocean_away"), 60),
+        (Pass(droplets=10_000, moving=1), 90),
+    ],
+)
+def test_the_pause(told, seconds):
+    assert Runner(Scripted(), Budget()).interval(told) == pytest.approx(seconds)
