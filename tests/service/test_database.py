@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,8 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 import broker.fleet.models  # noqa: F401 - its tables join the metadata
+from broker.errors import DuplicateClientOrderId
 from broker.journal import Journal
 from broker.models import Fill, OrderReport, Status
+from broker.placement import legs_of
 from broker.service import lease
 from broker.service.database import SCHEMA_REVISION, make_engine, why_not_ready
 from broker.service.lease import LeaseStore
@@ -105,6 +108,22 @@ def test_of_many_threads_one_order_is_entered_and_one_may_send_it(engine: Engine
         journal.mark_unsent(entered[0][0].id)
         again = list(threads.map(lambda _n: journal.enter("A1", asked), range(24)))
         assert sum(may_send for _, may_send in again) == 1, "what didn't leave may be sent once more"
+
+
+def test_a_bracket_is_entered_and_given_up_as_one(engine: Engine) -> None:
+    journal = Journal(engine)
+    bracket = request(client_order_id="b", take_profit_price=220.0, stop_loss_price=180.0)
+    journal.enter("A1", legs_of(bracket)[1])
+    with pytest.raises(DuplicateClientOrderId):
+        journal.enter("A1", replace(bracket, qty=9), legs=legs_of(replace(bracket, qty=9)))
+    assert journal.find("A1", "b") is None, "a leg's id was taken: nothing is entered"
+    with ThreadPoolExecutor(8) as threads:
+        entered = list(threads.map(lambda _n: journal.enter("A2", bracket, legs=legs_of(bracket)), range(16)))
+    assert sum(may_send for _, may_send in entered) == 1
+    assert {tuple(order.legs) for order, _ in entered} == {tuple(entered[0][0].legs)}
+    journal.update(entered[0][0].id, OrderReport(Status.REJECTED, reason="no"))
+    assert {order.status for order in journal.recent("A2", 10)} == {Status.REJECTED}
+    assert len(journal.recent("A2", 10)) == 3
 
 
 def test_reports_at_the_same_time_lose_nothing(engine: Engine) -> None:
