@@ -14,13 +14,13 @@ import contextlib
 import functools
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ParamSpec, TypeVar
 
+from broker.capabilities import Capabilities
 from broker.errors import (
     InvalidRequest,
     OrderNotCancellable,
@@ -42,7 +42,10 @@ from broker.models import (
     Position,
     Quote,
 )
+from broker.order_forms import OrderForms
 from broker.stream import AsyncUpdates, Updates
+
+__all__ = ["BaseBroker", "Capabilities"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,33 +58,7 @@ URGENT_CALLS = 8
 LEGS_END = 10.0
 
 
-@dataclass(frozen=True)
-class Capabilities:
-    """What a broker can do beyond the plan's methods."""
-
-    order_types: frozenset[str] = frozenset({"market", "limit"})
-    times_in_force: frozenset[str] = frozenset({"day", "gtc"})
-    fractional: bool = False
-    quotes: bool = False
-    #: only one process at a time may hold the connection, so a lease decides which
-    exclusive: bool = False
-    #: orders for an amount of money
-    notional: bool = False
-    replace: bool = False
-    #: what an order would cost, without placing it
-    preview: bool = False
-    fills: bool = False
-    #: fees that are booked for the account, not in a fill's commission
-    fees: bool = False
-    #: `subscribe` and `order_updates`
-    stream: bool = False
-    several_accounts: bool = False
-    #: an entry with a take-profit and a stop-loss leg
-    bracket: bool = False
-    extended_hours: bool = False
-
-
-class BaseBroker(ABC):
+class BaseBroker(OrderForms):
     """Abstract base class for broker implementations."""
 
     name: str = ""
@@ -150,87 +127,6 @@ class BaseBroker(ABC):
     @abstractmethod
     def health(self) -> Health:
         """The state of the link, proved by a round trip where there is one. Never raises for a dead link."""
-
-    def place_market_order(
-        self, symbol: str, qty: float, side: str, *, client_order_id: str = "", time_in_force: str = "day"
-    ) -> Order:
-        """Place a market order. See `place_order`; without a client order id a fresh one is made."""
-        return self.place_order(
-            OrderRequest(
-                symbol, side, qty, "market", client_order_id=client_order_id, time_in_force=time_in_force
-            )
-        )
-
-    def place_limit_order(
-        self,
-        symbol: str,
-        qty: float,
-        side: str,
-        limit_price: float,
-        *,
-        client_order_id: str = "",
-        time_in_force: str = "day",
-    ) -> Order:
-        """Place a limit order. See `place_order`; without a client order id a fresh one is made."""
-        return self.place_order(
-            OrderRequest(
-                symbol,
-                side,
-                qty,
-                "limit",
-                limit_price=limit_price,
-                client_order_id=client_order_id,
-                time_in_force=time_in_force,
-            )
-        )
-
-    def place_stop_order(
-        self,
-        symbol: str,
-        qty: float,
-        side: str,
-        stop_price: float,
-        *,
-        client_order_id: str = "",
-        time_in_force: str = "day",
-    ) -> Order:
-        """Place an order that becomes a market order at `stop_price`. See `place_order`."""
-        return self.place_order(
-            OrderRequest(
-                symbol,
-                side,
-                qty,
-                "stop",
-                stop_price=stop_price,
-                client_order_id=client_order_id,
-                time_in_force=time_in_force,
-            )
-        )
-
-    def place_stop_limit_order(
-        self,
-        symbol: str,
-        qty: float,
-        side: str,
-        stop_price: float,
-        limit_price: float,
-        *,
-        client_order_id: str = "",
-        time_in_force: str = "day",
-    ) -> Order:
-        """Place an order that becomes a limit order at `stop_price`. See `place_order`."""
-        return self.place_order(
-            OrderRequest(
-                symbol,
-                side,
-                qty,
-                "stop_limit",
-                limit_price=limit_price,
-                stop_price=stop_price,
-                client_order_id=client_order_id,
-                time_in_force=time_in_force,
-            )
-        )
 
     def is_market_open(self) -> bool:
         """Check if market is open: holidays, half days and daylight saving included."""

@@ -29,7 +29,7 @@ from broker.errors import (
 from broker.journal import Admit, Journal
 from broker.journal_rows import reported
 from broker.models import Order, OrderReport, OrderRequest, Status
-from broker.validation import STOP_LOSS, TAKE_PROFIT, check_order
+from broker.validation import STOP_LOSS, TAKE_PROFIT, check_order, check_replacement
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +152,34 @@ def legs_of(request: OrderRequest) -> list[OrderRequest]:
         replace(leg, order_type="limit", limit_price=gain, client_order_id=name + TAKE_PROFIT),
         replace(leg, order_type="stop", stop_price=loss, client_order_id=name + STOP_LOSS),
     ]
+
+
+def judged_change(
+    order: Order,
+    capabilities: Capabilities,
+    guard: Guard | None,
+    *,
+    qty: float | None,
+    limit_price: float | None,
+    stop_price: float | None,
+    time_in_force: str | None,
+) -> tuple[Order, dict[str, float | str]]:
+    """A working order as it is to be, and what changes of it: checked, and let pass by the guard.
+
+    Raises `InvalidRequest`, and what a guard raises.
+    """
+    change = check_replacement(
+        order,
+        capabilities,
+        qty=qty,
+        limit_price=limit_price,
+        stop_price=stop_price,
+        time_in_force=time_in_force,
+    )
+    wanted: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
+    if guard is not None:
+        guard(request_of(wanted), order.account_id)
+    return wanted, change
 
 
 def request_of(order: Order) -> OrderRequest:

@@ -42,9 +42,9 @@ from broker.models import (
     Quote,
     Status,
 )
-from broker.placement import Guard, place, request_of
+from broker.placement import Guard, judged_change, place
 from broker.stream import EventStream
-from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
+from broker.validation import check_client_order_id, check_order, check_symbol
 
 
 def _now() -> datetime:
@@ -217,17 +217,15 @@ class SimulatedBroker(BaseBroker):
             order = self.get_order(order_id)
             if order.id not in self._book.resting:
                 raise OrderNotReplaceable(f"the order is {order.status}", order)
-            change = check_replacement(
+            changed, _ = judged_change(
                 order,
                 self.capabilities,
+                self._guard,
                 qty=qty,
                 limit_price=limit_price,
                 stop_price=stop_price,
                 time_in_force=time_in_force,
             )
-            changed: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
-            if self._guard is not None:
-                self._guard(request_of(changed), self._account)
             self._book.check_funds(changed)
             self._book.resting[order.id].order = changed
             shown = {n: getattr(changed, n) for n in ("qty", "limit_price", "stop_price", "time_in_force")}

@@ -166,7 +166,8 @@ def test_a_process_that_dies_between_the_answer_and_its_commit_leaves_an_order_t
         [left] = journal.recent(paper.account, 10)
         assert left.status == Status.SENT
     second = make_broker()
-    second.connect()
+    second.start()
+    eventually(lambda: second.health().ok, "the gateway has noticed that the first is gone")
     assert second.get_order(left.id).status == status
     assert second.place_order(asked).id == left.id
     assert len(paper.book()) == 1

@@ -168,18 +168,20 @@ def test_a_reset_is_at_night_in_new_york_and_longer_on_fridays() -> None:
     assert (after.day, after.hour, after.minute) == (22, 4, 45)
 
 
-async def test_orders_take_turns_within_a_second() -> None:
-    """Trap: more than 50 messages a second, and TWS ends the connection."""
-    turns = Turns(most=5, seconds=0.2)
+async def test_orders_take_turns_spread_over_the_second() -> None:
+    """Trap: of more than 50 messages within a second TWS drops those beyond, whenever they were sent."""
+    turns = Turns(a_second=50, at_once=3)
     loop = asyncio.get_running_loop()
+    began = loop.time()
     moments: list[float] = []
 
     async def one() -> None:
         await turns.turn()
-        moments.append(loop.time())
+        moments.append(loop.time() - began)
 
-    await asyncio.gather(*(one() for _ in range(12)))
-    assert all(later - earlier >= 0.199 for earlier, later in zip(moments, moments[5:], strict=False))
+    await asyncio.gather(*(one() for _ in range(13)))
+    early = [moment - number / 50 for number, moment in enumerate(moments, 1 - 3)]
+    assert min(early) > -0.001, "three at once, and from then on one after the other"
 
 
 def test_a_cancel_does_not_wait_behind_a_queue_of_orders(broker: IBKRBroker, paper: Paper) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,8 +40,8 @@ from broker.models import (
     Quote,
     Status,
 )
-from broker.placement import NothingKnown, place, request_of
-from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
+from broker.placement import NothingKnown, judged_change, place
+from broker.validation import check_client_order_id, check_order, check_symbol
 
 
 class IBKRBroker(Connection):
@@ -225,9 +224,8 @@ class IBKRBroker(Connection):
         return self._journal.get(session.account, order_id)
 
     def _look_up(self, order: Order) -> Order:
-        session = self._session()
-        self._call(session.refresh_orders())
-        self._call(self._news.settle(session))
+        self._session()
+        self._call(self._looking_up())
         return self._journal.get(order.account_id, order.id)
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
@@ -284,17 +282,15 @@ class IBKRBroker(Connection):
         order = self.get_order(order_id)
         if order.status in FINAL_STATUSES:
             raise OrderNotReplaceable(f"the order is {order.status}", order)
-        change = check_replacement(
+        wanted, change = judged_change(
             order,
             self.capabilities,
+            self._guard,
             qty=qty,
             limit_price=limit_price,
             stop_price=stop_price,
             time_in_force=time_in_force,
         )
-        wanted: Order = replace(order, **change)  # type: ignore[arg-type]  # names and types were checked
-        if self._guard is not None:
-            self._guard(request_of(wanted), order.account_id)
         contract = self._known_contract(order.symbol)
         self._journal.begin_change(order.id, change)
         try:

@@ -19,7 +19,7 @@ from broker.brokers.ibkr.market import Market
 from broker.brokers.ibkr.news import OrderNews
 from broker.brokers.ibkr.resets import next_reset
 from broker.brokers.ibkr.session import Session, SessionFailed
-from broker.brokers.ibkr.signals import Signal
+from broker.brokers.ibkr.signals import Shared, Signal
 from broker.brokers.ibkr.supervisor import Supervisor
 from broker.brokers.link import State, unconnected
 from broker.errors import NotConnected
@@ -67,6 +67,8 @@ class Connection(BaseBroker):
         self._market: Market | None = None
         self._hours: list[MarketSession] = []
         self._hours_asked = Signal()
+        #: asks TWS again for orders and fills, and brings the journal in line with them
+        self._looking_up = Shared(self._look_all_up)
         self._stopped = unconnected()
 
     # Connecting
@@ -101,6 +103,8 @@ class Connection(BaseBroker):
         self._news.stop()
 
     async def _supervise(self) -> None:
+        # Their locks belong to one loop, and each `start` makes another.
+        self._desk, self._looking_up = OrderDesk(self._client_id), Shared(self._look_all_up)
         self._supervisor = Supervisor(
             self._open,
             self._news.reconcile,
@@ -115,6 +119,11 @@ class Connection(BaseBroker):
     async def _open(self, session: Session) -> None:
         await session.open(self._host, self._port, self._wanted_account, self._check_mode)
         self._market = Market(session)
+
+    async def _look_all_up(self) -> None:
+        session = self._session()
+        await session.refresh_orders()
+        await self._news.settle(session)
 
     async def _beside(self, session: Session) -> None:
         """What goes on beside a connected session, and keeps nobody who connects waiting."""

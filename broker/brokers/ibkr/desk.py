@@ -129,11 +129,7 @@ class OrderDesk:
             raise OrderNotCancellable("the broker doesn't show this order, so it can't be cancelled", order)
         tracked.expect_cancel()
         try:
-            session.ib.cancelOrder(
-                library.Order(
-                    orderId=tracked.order_id, clientId=tracked.client_id, permId=tracked.permanent_id
-                )
-            )
+            session.ib.client.cancelOrder(tracked.order_id, "")
         except ConnectionError:
             raise NotConnected(session.why_lost or "the connection is gone") from None
         tracked.take_status("PendingCancel")

@@ -3,33 +3,36 @@
 The library throttles at 45 messages a second, first in, first out: a cancel sent behind a burst of
 orders would wait for all of them. So orders wait here, before they are handed to the library, and
 what they leave of its 45 is for cancels and questions, which don't wait.
+
+Turns are spread over the second. If a second's worth went out at once and again a second later, a line
+that stands still for a moment in between would deliver both together, and TWS drops what is beyond 50
+(error 100) without naming the order.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Final
 
-#: orders and changes of orders in any one second
-ORDERS_A_SECOND: Final = 38
+#: orders and changes of orders in a second, and how many of them may go at once
+ORDERS_A_SECOND: Final = 35
+AT_ONCE: Final = 6
 
 
 class Turns:
     """Hands out turns in the order in which they were asked for. Used on one event loop."""
 
-    def __init__(self, most: int = ORDERS_A_SECOND, seconds: float = 1.0) -> None:
-        self._most, self._seconds = most, seconds
-        self._given: deque[float] = deque()
+    def __init__(self, a_second: float = ORDERS_A_SECOND, at_once: int = AT_ONCE) -> None:
+        self._gap = 1.0 / a_second
+        self._slack = (at_once - 1) * self._gap
+        self._due = -float("inf")
         self._queue = asyncio.Lock()
 
     async def turn(self) -> None:
         """Returns when an order may be sent."""
         loop = asyncio.get_running_loop()
         async with self._queue:
-            if len(self._given) >= self._most:
-                wait = self._given[0] + self._seconds - loop.time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                self._given.popleft()
-            self._given.append(loop.time())
+            wait = self._due - self._slack - loop.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            self._due = max(self._due, loop.time()) + self._gap

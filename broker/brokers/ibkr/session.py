@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from broker.brokers.ibkr import codes, library
 from broker.brokers.ibkr.holdings import Holdings
 from broker.brokers.ibkr.orders import OrderBook, TrackedOrder
-from broker.brokers.ibkr.signals import Signal, first
+from broker.brokers.ibkr.signals import Shared, Signal, first
 from broker.brokers.link import State
 from broker.errors import NotConnected
 
@@ -37,7 +37,11 @@ class SessionFailed(Exception):
 
 
 class _Wrapper(library.Wrapper):  # type: ignore[misc]
-    """Sees TWS's messages before the library makes something of them."""
+    """Sees TWS's messages before the library makes something of them.
+
+    Of orders the library makes nothing: it would keep a second book, get statuses wrong (see `orders`),
+    and write each message out for a log that nobody reads, which takes longer than all else here.
+    """
 
     session: Session
 
@@ -46,13 +50,14 @@ class _Wrapper(library.Wrapper):  # type: ignore[misc]
         super().connectAck()
 
     def openOrder(self, order_id: int, contract: Any, order: Any, state: Any) -> None:  # noqa: N802
-        if not order.whatIf:
-            self.session.book.on_order(contract, order, state)
-        super().openOrder(order_id, contract, order, state)
+        if order.whatIf:
+            super().openOrder(order_id, contract, order, state)
+            return
+        self.session.book.on_order(contract, order, state)
+        self.ib.client.updateReqId(order_id + 1)  # ids of other clients' orders aren't used again
 
     def completedOrder(self, contract: Any, order: Any, state: Any) -> None:  # noqa: N802
         self.session.book.on_order(contract, order, state)
-        super().completedOrder(contract, order, state)
 
     def orderStatus(  # noqa: N802
         self,
@@ -69,19 +74,6 @@ class _Wrapper(library.Wrapper):  # type: ignore[misc]
         mktCapPrice: float = 0.0,  # noqa: N803
     ) -> None:
         self.session.book.on_status(clientId, orderId, permId, status, filled, avgFillPrice)
-        super().orderStatus(
-            orderId,
-            status,
-            filled,
-            remaining,
-            avgFillPrice,
-            permId,
-            parentId,
-            lastFillPrice,
-            clientId,
-            whyHeld,
-            mktCapPrice,
-        )
 
     def execDetails(self, request_id: int, contract: Any, execution: Any) -> None:  # noqa: N802
         super().execDetails(request_id, contract, execution)  # mends unset order ids first
@@ -122,6 +114,8 @@ class Session:
         #: set when a position may have changed; whoever compares positions clears it
         self.positions_moved = asyncio.Event()
         self.holdings = Holdings()
+        # The library knows one such request at a time: the answers of two would go to the second alone.
+        self._refreshing = Shared(self._refresh_orders)
         self.handshake_done = False
         self.accounts: list[str] = []
         self.account = ""
@@ -230,8 +224,12 @@ class Session:
             self._note_proof()
 
     async def refresh_orders(self) -> None:
-        """Ask for orders and fills again. Raises `NotConnected`."""
-        await self.ask(self._all(self.ib.reqOpenOrdersAsync(), self.ib.reqCompletedOrdersAsync(False)))
+        """Ask for orders and fills again, once for all who want that. Raises `NotConnected`."""
+        await self._refreshing()
+
+    async def _refresh_orders(self) -> None:
+        orders = self.ib.reqOpenOrdersAsync(), self.ib.reqCompletedOrdersAsync(False)
+        await self.ask(asyncio.gather(*orders))
         await self.refresh_executions()
 
     async def refresh_positions(self) -> None:
@@ -263,6 +261,7 @@ class Session:
             raise NotConnected(self.why_lost or f"the connection broke: {failure}") from None
         finally:
             asked.cancel()
+            asked.add_done_callback(_retrieve)
         if self.lost.is_set():
             raise NotConnected(self.why_lost)
         raise NotConnected(f"the gateway didn't answer within {self.timeout:g} s")
@@ -329,14 +328,12 @@ class Session:
             raise NotConnected(self.why_lost or "the connection is gone")
         order.orderId = tracked.order_id
         self.book.add(tracked)
-        self.ib.placeOrder(contract, order)
+        self.ib.client.placeOrder(order.orderId, contract, order)
 
     def change(self, contract: Any, order: Any) -> None:
         """Send an order again under its own id. Raises `NotConnected` if nothing left."""
         if self.lost.is_set() or not self.ib.client.isReady():
             raise NotConnected(self.why_lost or "the connection is gone")
-        # Past the library's own placeOrder, which asserts that an order isn't done and takes a live
-        # one for done after a remark (10349).
         self.ib.client.placeOrder(order.orderId, contract, order)
 
     def next_order_id(self) -> int:
@@ -358,3 +355,9 @@ class Session:
         self.end("the connection was closed")
         with contextlib.suppress(OSError):
             self.ib.client.disconnect()
+
+
+def _retrieve(ended: asyncio.Future[Any]) -> None:
+    """Take note of how a request ended that nobody waits for any more; asyncio would complain."""
+    if not ended.cancelled():
+        ended.exception()

@@ -1,8 +1,9 @@
-"""Something that has happened, waited for without a task of its own. Used on one event loop."""
+"""What coroutines of one event loop wait for, without a task of its own, and work that they share."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 
 class Signal:
@@ -58,3 +59,31 @@ async def first(*signals: Signal, timeout: float | None = None) -> None:
 def _give_up(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
+
+
+class Shared:
+    """Work that all who ask for it at about the same time share, its failure included.
+
+    Who asks while it runs gets the next run: what the one under way has seen may be older than the asking.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._turn = asyncio.Lock()
+        self._begun = self._done = 0
+        self._failure: Exception | None = None
+
+    async def __call__(self) -> None:
+        """Return once a run that began after this call has ended. Raises what that raised."""
+        asked = self._begun
+        async with self._turn:
+            if self._done <= asked:
+                self._begun += 1
+                self._failure = None
+                try:
+                    await self._work()
+                except Exception as failure:
+                    self._failure = failure
+                self._done = self._begun
+            if self._failure is not None:
+                raise self._failure
