@@ -182,6 +182,7 @@ def test_halt_stops_orders_of_every_process_until_resume_and_says_who_and_why(ru
 
 def test_halt_and_resume_tell_people(run: Run, environment: pytest.MonkeyPatch, receiver: Receiver) -> None:
     environment.setenv("ALERT_URLS", receiver.url)
+    environment.setattr("broker.cli.desk.ALERTS_WITHIN", 100.0)  # apprise loads slowly on a busy machine
     environment.setenv("STACK", "staging")
     environment.setenv("BROKER_TYPE", "bloomberg")  # a halt has to work whatever else is wrong
     assert run("halt", "odd fills", "--by", "ada").code == 0
@@ -195,6 +196,7 @@ def test_halt_and_resume_tell_people(run: Run, environment: pytest.MonkeyPatch, 
 def test_a_limit_that_a_command_hits_is_told(
     run: Run, environment: pytest.MonkeyPatch, receiver: Receiver
 ) -> None:
+    environment.setattr("broker.cli.desk.ALERTS_WITHIN", 100.0)
     environment.setenv("ALERT_URLS", receiver.url)
     environment.setenv("RISK_MAX_ORDER_QTY", "3")
     assert run("buy", "AAPL", "4", "--json").code == Exit.NOT_ALLOWED
