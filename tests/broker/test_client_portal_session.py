@@ -408,21 +408,29 @@ def test_the_factory_names_what_is_missing(journal: Journal) -> None:
         build_broker(settings_from_environment({"BROKER_TYPE": "ibeam"}), journal)
 
 
+@pytest.mark.parametrize("bracket", [False, True])
 def test_an_order_whose_number_is_noted_while_its_news_is_read_is_no_second_order(
-    ibeam: ClientPortalBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ibeam: ClientPortalBroker, journal: Journal, monkeypatch: pytest.MonkeyPatch, bracket: bool
 ) -> None:
-    """Soak, client_portal, seed 1, schedule 379: the websocket's row came between two steps of the call."""
-    order = ibeam.place_order(request(order_type="limit", limit_price=198.0))
-    look: Any = Journal.by_permanent_id
+    """Soak, client_portal, seed 1, 379 and 96: the websocket's row came between two steps of the call."""
+    legs = {"take_profit_price": 230.0, "stop_loss_price": 180.0} if bracket else {}
+    order = entry = ibeam.place_order(request(order_type="limit", limit_price=198.0, **legs))
+    if bracket:
+        order = eventually(
+            lambda: next((leg for leg in map(ibeam.get_order, entry.legs) if leg.permanent_id), None),
+            "a leg has its number",
+        )
+    known = {o.id for o in journal.recent(ACCOUNT, 10)}
     row = {
         "acct": ACCOUNT,
         "orderId": order.permanent_id,
         "ticker": "AAPL",
-        "side": "BUY",
+        "side": order.side.upper(),
         "totalSize": 5.0,
-        "status": "Submitted",
+        "status": order.broker_status or "PreSubmitted",
         "order_ref": order.client_order_id,
-    }
+    } | ({"parentId": entry.permanent_id} if bracket else {})
+    look: Any = Journal.by_permanent_id
     asked = []
 
     def late(given: Journal, account: str, number: str) -> Any:
@@ -431,4 +439,4 @@ def test_an_order_whose_number_is_noted_while_its_news_is_read_is_no_second_orde
 
     monkeypatch.setattr(Journal, "by_permanent_id", late)
     ibeam._running().book.take_order(row)
-    assert [o.id for o in journal.recent(ACCOUNT, 10)] == [order.id]
+    assert {o.id for o in journal.recent(ACCOUNT, 10)} == known

@@ -307,7 +307,12 @@ class OrderBook:
             shown = number(row.get("totalSize")) if order.parent_id is not None else None
             self.note(order, replace(report, qty=shown))
         elif number(row.get("totalSize")) and not self._legs_like(account, row):
-            self._adopt(account, row)
+            # The call that placed it may have noted its number since the first look.
+            order = self._journal.by_permanent_id(account, str(row["orderId"]))
+            if order is None:
+                self._adopt(account, row)
+            else:
+                self.note(order, report)
 
     def _known(self, account: str, order_id: str, row: Json) -> Order | None:
         order = self._journal.by_permanent_id(account, order_id)
