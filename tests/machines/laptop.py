@@ -31,8 +31,11 @@ class LaptopProcess:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self._process.returncode is None:
-            os.killpg(self.pid, number)
+        try:
+            if self._process.returncode is None:
+                os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass  # it has ended already, and the loop hasn't heard of it yet
 
 
 class LaptopHost(Host):
@@ -87,9 +90,9 @@ class LaptopHost(Host):
         return "\n".join(self.console)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until something on the console made a condition true; after 20 s the console is shown."""
+        """Waits until something on the console made a condition true; after 60 s the console is shown."""
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not condition():
                     self._news.clear()
                     await self._news.wait()
