@@ -104,7 +104,7 @@ def test_an_order_that_alpaca_carries_out_late_is_found_although_nobody_asks_and
     monkeypatch.setattr("broker.brokers.alpaca.news.AGAIN", 0.1)
     broker.place_limit_order("AAPL", 1, "buy", 50.0)  # the asset is known from here on
     _deafen(alpaca)
-    alpaca.fault("late_requests", seconds=2.0, methods=["POST"])
+    alpaca.fault("late_requests", seconds=5.0, methods=["POST"])
     with pytest.raises(OrderOutcomeUnknown) as silence:
         rest(broker)
     order = silence.value.order
@@ -156,7 +156,7 @@ def test_unknown_orders_are_looked_for_after_a_restart(
     alpaca: PaperAlpaca, broker: AlpacaBroker, journal: Journal
 ) -> None:
     broker.place_limit_order("AAPL", 1, "buy", 50.0)
-    alpaca.fault("late_requests", seconds=2.0, methods=["POST"])
+    alpaca.fault("late_requests", seconds=5.0, methods=["POST"])
     with pytest.raises(OrderOutcomeUnknown) as silence:
         rest(broker)
     broker.disconnect()  # nobody hears of it when it comes

@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,14 +180,11 @@ def test_an_open_stream_does_not_hold_the_end_up(serve: Serve) -> None:
     with service.client.stream("GET", f"{BASE}/events") as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("retry"), "the client listens"
-        began = time.monotonic()
         service.process.terminate()
         rest = list(lines)  # to the stream's own end: a connection that breaks would raise
-        took = time.monotonic() - began
     assert not [line for line in rest if line]
     assert service.process.wait(20) == 0
-    assert took < 3, "uvicorn waits 4 s for requests, and then breaks them off"
-    assert "Cancel" not in service.log.read_text()
+    assert "Cancel 1 running" not in service.log.read_text(), "what uvicorn breaks off after 4 s"
 
 
 def test_a_killed_holder_is_succeeded_when_its_lease_runs_out(serve: Serve, ibkr: dict[str, str]) -> None:
