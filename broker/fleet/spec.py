@@ -233,7 +233,7 @@ def droplet_user_data(
 
 
 def gateway_token(key: str, droplet: str) -> str:
-    """The gateway token of a declared droplet by its name: 64 hexadecimal digits, of the stack's token key."""
+    """The gateway token of a declared droplet: 64 hex digits, of its name and the stack's token key."""
     return hmac.new(key.strip().encode(), droplet.encode(), hashlib.sha256).hexdigest()
 
 
