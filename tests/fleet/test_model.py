@@ -38,7 +38,9 @@ class Schedule(RuleBasedStateMachine):
     def begin(self) -> None:
         clear(self.engine)
         self.fleet = Fleet(self.engine, Vault(LocalKeyWrapper({"k1": b"1" * 32})))
-        self.accounts: list[str] = []
+        # Begun in the middle of life: most of what can go wrong needs droplets.
+        self.accounts = [self.fleet.connect(name=f"n{which}") for which in range(3)]
+        self.fleet.passes(4)
         self.backup: dict[str, list[Any]] | None = None
 
     def account(self, which: int) -> Any:
