@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview destroy refresh status logs tunnel output token test bench soak lint lock clean setup
+.PHONY: help env up preview destroy refresh status verify logs tunnel output token test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -25,6 +25,7 @@ help:
 	@echo "make test      run every test"
 	@echo "make preview   show what up would do"
 	@echo "make status    what runs, and how it is"
+	@echo "make verify    try the gateway: live orders leave only through one that has passed"
 	@echo "make logs      what machines and service say (NAME=machine)"
 	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:4002)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
@@ -53,7 +54,7 @@ status output:
 	$(ready_with_cli)
 	$(stack) --name '$(NAME)'
 
-logs token:
+logs token verify:
 	$(ready)
 	$(stack) --name '$(NAME)'
 

@@ -62,7 +62,10 @@ class PaperLiveMismatch(ConfigurationError):
 
 
 class LiveLocked(BrokerError):
-    """Live trading is locked until `make verify` has passed on this gateway. Verify it, then call again."""
+    """Live trading is locked until a verification of this gateway has passed. Verify it, then call again.
+
+    For a deployed service `make verify STACK=...`, for a program of one's own `python -m broker verify`.
+    """
 
     kind = "live-locked"
 

@@ -13,13 +13,14 @@ from tools.local_cloud import CommandFailed
 from tools.local_stack import STACK, LocalStack
 from tools.real_stack import RealStack
 from tools.steps import Progress, SetupFailed
+from tools.verify import verify
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
-    commands = ["up", "preview", "destroy", "refresh", "status", "logs", "tunnel", "output", "token", "env"]
-    result.add_argument("command", choices=commands)
+    changing, looking = ["up", "preview", "destroy", "refresh"], ["status", "logs", "output", "token", "env"]
+    result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
@@ -62,6 +63,15 @@ def status(stack: LocalStack) -> None:
         health = service_check.health(str(url), stack.token())
         print(summary.painted("Service", summary.BOLD))
         print(f"  {url}\n  broker: {summary.broker(health)}")
+
+
+def check_gateway(outputs: dict[str, object], token: str) -> None:
+    """Have the service try its gateway. Raises `CommandFailed` if it didn't pass."""
+    url = outputs.get("service_url")
+    if not url:
+        raise CommandFailed("There is no service to ask: `make up` makes it.")
+    if not verify(str(url), token):
+        raise CommandFailed("The table says what to mend; then run the same command again.")
 
 
 def logs(stack: LocalStack, name: str) -> None:
@@ -117,6 +127,8 @@ def run_local(options: argparse.Namespace) -> None:
             destroy(stack)
         case "status":
             status(stack)
+        case "verify":
+            check_gateway(stack.outputs(), stack.token())
         case "logs":
             logs(stack, options.name)
         case "tunnel":
@@ -137,6 +149,11 @@ def run_real(options: argparse.Namespace) -> None:
             outputs = stack.outputs()
             print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
             print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
+        case "verify":
+            token = os.environ.get("TOKEN", "")
+            if not token:
+                raise CommandFailed(f"TOKEN must hold an operator's token of {stack.name}'s own issuer.")
+            check_gateway(stack.outputs(), token)
         case "logs":
             stack.logs()
         case "tunnel":

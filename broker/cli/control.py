@@ -12,11 +12,14 @@ import typer
 from broker.alerts import Kind
 from broker.cli import tables
 from broker.cli.desk import Desk
+from broker.cli.exits import Exit
 from broker.cli.looking import moment
 from broker.cli.program import command
 from broker.errors import FieldProblem, InvalidRequest
 from broker.export import check_zone, fees_csv, orders_csv, trades_csv
 from broker.risk.switch import KillSwitch
+from broker.risk.verification import verify
+from broker.risk.wiring import declared, gateway
 
 #: rows of one export at most
 MOST_ROWS = 100_000
@@ -65,6 +68,26 @@ def _person() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a user without a name, as in a container
         return "command line"
+
+
+@command("verify")
+def verify_gateway(
+    desk: Desk,
+    symbol: Annotated[str, typer.Option("--symbol", help="Quoted, and previewed or ordered.")] = "SPY",
+    by: By = "",
+) -> Exit:
+    """Try this gateway, and enter the result: live orders leave only through one that has passed.
+
+    Through a paper account an order is placed below the market and cancelled; through a live one nothing
+    is sent. The result holds for everything that shares the journal; for a deployed service run
+    `make verify STACK=...`, which asks the service itself.
+    """
+    settings = desk.settings
+    found = verify(
+        desk.broker(), desk.journal(), gateway(settings), declared(settings), by or _person(), symbol
+    )
+    desk.show({"verification": found}, tables.verification_table(found))
+    return Exit.OK if found.passed else Exit.NOT_ALLOWED
 
 
 @command("limits")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.models import AccountInfo, Clock, Fill, Health, Order, OrderPreview, Position, Quote, Status
+from broker.risk.verification import Verification
 
 _BAD = frozenset({Status.REJECTED, Status.UNKNOWN, Status.INACTIVE})
 
@@ -154,6 +155,16 @@ def health_table(found: Health) -> Table:
         rows.append(("next reset", found.next_reset))
     rows += [(name.replace("_", " "), str(value)) for name, value in found.details.items() if value]
     return _pairs("Connected" if found.ok else "Not connected", rows)
+
+
+def verification_table(found: Verification) -> Table:
+    """A gateway's checks, with the remedy beside those that failed."""
+    verdict = "passed" if found.passed else "failed"
+    table = _table(f"Verification of {found.gateway}: {verdict}", ["check", "result"], [], ["found"])
+    for check in found.checks:
+        said = check.found if check.passed else f"{check.found} ({check.remedy})"
+        table.add_row(check.name, "pass" if check.passed else "FAIL", said)
+    return table
 
 
 def clock_table(found: Clock) -> Table:

@@ -58,7 +58,10 @@ def require_verified(
 ) -> None:
     """Raise `LiveLocked`, which says what to run, unless the newest verification passed and holds still."""
     found = store.last_verification(account, gateway.fingerprint)
-    run = "run `make verify STACK=<the environment's stack>` against it, then send the order again"
+    run = (
+        "run `make verify STACK=<the environment's stack>` (without a service: `python -m broker verify`), "
+        "then send the order again"
+    )
     where = f"live trading on account {account} through {gateway.broker} at {gateway.address} is locked"
     if found is None:
         raise LiveLocked(f"{where}: this gateway was never verified; {run}")

@@ -19,6 +19,7 @@ from broker.service.middleware import RequestMiddleware
 from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
 from broker.service.settings import Settings
+from broker.service.verification import verification
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(trading)
     app.include_router(orders)
     app.include_router(events)
+    app.include_router(verification)
     app.include_router(halt.exports)
     app.include_router(halt.switch)
     app.include_router(probes)

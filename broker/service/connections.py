@@ -18,6 +18,8 @@ from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
 from broker.market.quotes import CachedQuotes, quote_source
 from broker.models import Health
+from broker.risk.verification import Verification, verify
+from broker.risk.wiring import declared, gateway
 from broker.service.eventlog import EventLog
 from broker.service.lease import LeaseKeeper, LeaseStore
 
@@ -42,6 +44,8 @@ class Connection:
 
         `market`: the variables that decide where quotes come from; the broker's own without them.
         """
+        self._settings = settings
+        self._journal = Journal(engine)
         self._market = market or {}
         self._quotes: CachedQuotes | None = None
         self._broker: BaseBroker | None = None
@@ -55,7 +59,7 @@ class Connection:
         self._idle.set()
         try:
             alerts = alerts or Alerts()
-            self._broker = build_broker(settings, Journal(engine), alerts)
+            self._broker = build_broker(settings, self._journal, alerts)
             self._watch = AlertWatch(self._broker, alerts)
         except ConfigurationError as missing:
             log.error("the broker isn't configured", reason=missing.message)
@@ -124,6 +128,12 @@ class Connection:
             self._running -= 1
             if self._running == 0:
                 self._idle.set()
+
+    async def verify(self, by: str, symbol: str) -> Verification:
+        """Try the gateway and enter the result, see `broker.risk.verification`. Raises as `broker` does."""
+        async with self.trading() as broker:
+            found = gateway(self._settings), declared(self._settings)
+            return await asyncio.to_thread(verify, broker, self._journal, *found, by, symbol)
 
     def events(self) -> EventLog:
         """The broker's order events. Raises `UnsupportedOperation`, and what `broker` raises."""

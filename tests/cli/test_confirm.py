@@ -113,6 +113,32 @@ def test_a_gateway_that_was_never_verified_stays_locked_whatever_is_confirmed(ru
     assert "locked" not in sent(live)
 
 
+def test_a_verification_unlocks_the_gateway_and_sends_nothing(run: Run, live: Paper) -> None:
+    before = sent(live)
+    assert run(*ORDER, "--client-order-id", "before", "--yes", "--json").error["kind"] == "live-locked"
+    done = run("verify", "--symbol", "AAPL", "--json")
+    found = done.document["verification"]
+    assert (done.code, found["passed"], found["mode"]) == (Exit.OK, True, "live"), done.out
+    names = [check["name"] for check in found["checks"]]
+    assert "preview" in names
+    assert "order" not in names
+    assert sent(live) == before
+    assert run(*ORDER, "--client-order-id", "after", "--yes", "--json").code == Exit.OK
+    assert "after" in sent(live)
+
+
+@pytest.mark.usefixtures("verified")
+def test_a_verification_that_fails_locks_the_gateway_again(run: Run, live: Paper) -> None:
+    done = run("verify", "--symbol", "NOSUCH", "--json")
+    failed = [check for check in done.document["verification"]["checks"] if not check["passed"]]
+    assert done.code == Exit.NOT_ALLOWED
+    assert [check["name"] for check in failed] == ["quote", "preview"]
+    assert all(check["found"] and check["remedy"] for check in failed)
+    assert "FAIL" in run("verify", "--symbol", "NOSUCH").out
+    assert run(*ORDER, "--client-order-id", "again", "--yes", "--json").error["kind"] == "live-locked"
+    assert "again" not in sent(live)
+
+
 @pytest.mark.usefixtures("verified")
 def test_without_a_terminal_it_is_refused_unless_yes_is_given(run: Run, live: Paper) -> None:
     done = run(*ORDER, "--client-order-id", "piped", "--json")

@@ -50,6 +50,14 @@ def test_account_and_health_name_the_paper_account(run: Run, over_gateway: Paper
     assert health.document["health"]["details"]["client_id"] == 2
 
 
+def test_verify_places_an_order_below_the_market_and_cancels_it(run: Run, over_gateway: Paper) -> None:
+    done = run("verify", "--symbol", "AAPL", "--json")
+    found = done.document["verification"]
+    assert (done.code, found["mode"], found["account"]) == (Exit.OK, "paper", over_gateway.account), done.out
+    [tried] = [order for order in over_gateway.book() if order["order_ref"].startswith("verify-")]
+    assert (tried["status"], tried["filled"]) == ("Cancelled", 0)
+
+
 def test_an_order_goes_out_once_is_listed_and_cancelled(run: Run, over_gateway: Paper) -> None:
     command = ("buy", "AAPL", "5", "--limit", "100", "--tif", "gtc", "--client-order-id", "rests", "--json")
     placed = run(*command).document["order"]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import PROBLEM, Service, eventually
 from tools.local_stack import LocalStack
+from tools.verify import verify
 
 
 def test_the_stack_tells_where_everything_is(stack: LocalStack) -> None:
@@ -23,6 +24,13 @@ def test_the_account_is_the_one_that_the_gateway_logged_in_with(service: Service
     assert account["id"].startswith("DU"), "a paper account"
     assert account["portfolio_value"] > 0
     assert account["buying_power"] >= account["cash"] > 0
+
+
+def test_the_gateway_passes_its_verification(stack: LocalStack, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(str(stack.outputs()["service_url"]), stack.token())
+    said = capsys.readouterr().out
+    assert "FAIL" not in said
+    assert "placed and cancelled" in said
 
 
 def test_a_market_order_fills_and_becomes_a_position(service: Service) -> None:
