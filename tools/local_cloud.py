@@ -108,9 +108,10 @@ class LocalCloud:
         told: list[str] = self._call("find", type=kind, inputs=dict(inputs))
         return told
 
-    def token(self) -> str:
-        """A bearer token for the service, good for reading and trading."""
-        told: dict[str, str] = self._call("token", user="demo")
+    def token(self, *roles: str) -> str:
+        """A bearer token for the service, with these roles; without any, good for reading and trading."""
+        chosen = {"roles": list(roles)} if roles else {}
+        told: dict[str, str] = self._call("token", user="demo", **chosen)
         return told["token"]
 
     def machines(self) -> list[dict[str, Any]]:

@@ -87,9 +87,9 @@ class LocalStack:
         told: dict[str, Any] = json.loads(self._ask("stack", "output", "--json", "--stack", STACK))
         return told
 
-    def token(self) -> str:
-        """A bearer token for the service, good for all that a trader does."""
-        return self.cloud.token()
+    def token(self, *roles: str) -> str:
+        """A bearer token for the service, with these roles; without any, good for all that a trader does."""
+        return self.cloud.token(*roles)
 
     def is_empty(self) -> bool:
         """Whether the stack holds nothing: neither resources nor operations that were cut off."""

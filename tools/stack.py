@@ -128,7 +128,7 @@ def run_local(options: argparse.Namespace) -> None:
         case "status":
             status(stack)
         case "verify":
-            check_gateway(stack.outputs(), stack.token())
+            check_gateway(stack.outputs(), stack.token("operator"))
         case "logs":
             logs(stack, options.name)
         case "tunnel":

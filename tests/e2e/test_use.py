@@ -27,7 +27,7 @@ def test_the_account_is_the_one_that_the_gateway_logged_in_with(service: Service
 
 
 def test_the_gateway_passes_its_verification(stack: LocalStack, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(str(stack.outputs()["service_url"]), stack.token())
+    assert verify(str(stack.outputs()["service_url"]), stack.token("operator"))
     said = capsys.readouterr().out
     assert "FAIL" not in said
     assert "placed and cancelled" in said
