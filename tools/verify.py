@@ -33,8 +33,9 @@ def verify(url: str, token: str) -> bool:
     ]
     print(summary.painted(f"{found['gateway']}, account {found['account']}", summary.BOLD))
     print(summary.table(rows))
+    live = found["mode"] != "paper"
     if found["passed"]:
-        print("Passed: live orders may leave through this gateway for 30 days.")
+        print("Passed." + (" Live orders may leave through this gateway for 30 days." if live else ""))
     else:
-        print("Failed: live orders are locked until it passes.")
+        print("Failed." + (" Live orders are locked until it passes." if live else ""))
     return bool(found["passed"])
