@@ -82,7 +82,8 @@ def positions_table(found: Sequence[Position]) -> Table:
 def orders_table(found: Sequence[Order], title: str = "Orders") -> Table:
     """Orders with our ids, which other commands take; of a single one its client order id, too."""
     table = _table(title, ["created"], ["filled", "at"], ["status"])
-    table.add_column("order", no_wrap=True)
+    table.columns[0].min_width, table.columns[3].min_width = len("11-23 15:30"), len("submitted")
+    table.add_column("order", overflow="fold", min_width=32)  # an id is taken over as one word
     for order in found:
         status = Text(order.status, style="red" if order.status in _BAD else "")
         if order.reason:
@@ -101,9 +102,9 @@ def words(order: Any) -> str:
     size = quantity(order.qty) if order.notional is None else f"for {money(order.notional)}"
     parts = [order.side, size, order.symbol, order.order_type.replace("_", " ")]
     if order.stop_price is not None:
-        parts.append(f"stop {price(order.stop_price)}")
+        parts.append(f"at {price(order.stop_price)}")
     if order.limit_price is not None:
-        parts.append(price(order.limit_price))
+        parts.append(f"limit {price(order.limit_price)}" if order.stop_price else price(order.limit_price))
     if order.trail_amount is not None:
         parts.append(f"by {price(order.trail_amount)}")
     if order.trail_percent is not None:
