@@ -124,6 +124,36 @@ async def test_inactive_is_explained_by_its_code_and_waited_for_a_moment(book: O
     assert (order.status, order.report().reason_code) == (Status.REJECTED, "201")
 
 
+REFUSALS = {
+    201: "Order rejected - reason:no permission",
+    203: "The security is not available or allowed for this account",
+    460: "No trading permissions",
+    10268: "The 'EtradeOnly' order attribute is not supported.",
+    10289: "You must set Cash Quantity for this order",
+    10293: "Order size exceeds the limit",
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_refusal_of_an_order_that_was_never_acknowledged_is_final(book: OrderBook, code: int) -> None:
+    """Trap: for some of these no status follows, so whoever waits for one waits for ever."""
+    order = sent(book)
+    assert book.on_code(1, 1, code, REFUSALS[code])
+    assert order.answered.is_set()
+    assert order.refusal == (code, REFUSALS[code])
+    assert (order.status, order.report().reason_code) == (Status.REJECTED, str(code))
+
+
+@pytest.mark.parametrize("code", [460, 10268, 10289, 10293])
+async def test_the_same_words_about_a_working_order_leave_it_working(book: OrderBook, code: int) -> None:
+    """Trap: the order is at the exchange; only a status or a final refusal (201, 203) ends it."""
+    order = sent(book)
+    book.on_status(1, 1, 900, "Submitted", 0, 0.0)
+    book.on_code(1, 1, code, REFUSALS[code])
+    assert (order.status, order.refusal) == (Status.SUBMITTED, None)
+    assert str(code) in order.warnings[-1]
+
+
 async def test_order_ids_that_are_issued_anew_do_not_mix_two_orders_up(book: OrderBook) -> None:
     """Trap: after a gateway's restart order ids begin anew; only permId identifies an order."""
     old = sent(book, 1)
