@@ -124,6 +124,15 @@ async def test_inactive_is_explained_by_its_code_and_waited_for_a_moment(book: O
     assert (order.status, order.report().reason_code) == (Status.REJECTED, "201")
 
 
+async def test_why_we_took_an_order_back_is_kept_whatever_tws_says_later(book: OrderBook) -> None:
+    """Trap: 202 comes after the status that it explains, and names no reason for our own cancels."""
+    order = sent(book)
+    book.on_status(1, 1, 900, "Cancelled", 0, 0.0)
+    order.withdrawn = (110, "its limit leg was refused: off the tick")
+    book.on_code(1, 1, 202, "Order Canceled - reason:")
+    assert order.report().reason == "its limit leg was refused: off the tick"
+
+
 REFUSALS = {
     201: "Order rejected - reason:no permission",
     203: "The security is not available or allowed for this account",

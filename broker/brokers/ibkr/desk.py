@@ -110,7 +110,7 @@ class OrderDesk:
             failed = f", and it couldn't be cancelled: {failure.message}"
         whole = entry.status == Status.CANCELLED and not entry.filled_qty
         if whole:
-            entry.reason = (code, said)
+            entry.withdrawn = (code, said)
         else:
             entry.warnings.append(f"{code}: {said}{failed}")
             log.error("order %s works without all of its bracket: %s%s", order.id, said, failed)

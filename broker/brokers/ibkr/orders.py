@@ -73,6 +73,8 @@ class TrackedOrder:
     refusal: tuple[int, str] | None = None
     cancel_refusal: tuple[int, str] | None = None
     reason: tuple[int, str] | None = None
+    #: why we took the order back ourselves; TWS only says that it was cancelled
+    withdrawn: tuple[int, str] | None = None
     warnings: list[str] = field(default_factory=list)
     filled: float = 0.0
     average_price: float = 0.0
@@ -111,7 +113,7 @@ class TrackedOrder:
 
     def report(self) -> OrderReport:
         """What the journal takes down."""
-        told = self.refusal or self.reason
+        told = self.refusal or self.withdrawn or self.reason
         return OrderReport(
             status=self.status,
             broker_status=self.broker_status or None,
