@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -129,11 +130,12 @@ async def test_a_child_is_changed_without_its_parents_id_once_that_has_filled(wo
     client = await world.connect()
     entry, _profit, stop = send_bracket(client)
     await eventually(entry.isDone)
-    stop.order.auxPrice = 96.0
-    client.client.placeOrder(stop.order.orderId, apple(), stop.order)
+    changed = copy.copy(stop.order)  # the library writes what TWS tells into its own
+    changed.auxPrice = 96.0
+    client.client.placeOrder(changed.orderId, apple(), changed)
     await eventually(lambda: 135 in codes(client))
-    stop.order.parentId = 0
-    client.client.placeOrder(stop.order.orderId, apple(), stop.order)
+    changed.parentId = 0
+    client.client.placeOrder(changed.orderId, apple(), changed)
 
     async def stopped_at() -> list[float]:
         return [row["stop_price"] for row in await world.admin.orders(world.account)]
