@@ -73,19 +73,6 @@ class FillBook:
         values = _values(fill) | {"execution": execution or fill.id, "revision": revision}
         return self._do(lambda db: self._record(db, values))
 
-    def note_commission(
-        self, account: str, execution: str, revision: int, commission: float, currency: str
-    ) -> Fill | None:
-        """Take down what an execution cost. The fill if that is news, None if it was known or isn't here."""
-
-        def work(db: Connection) -> Fill | None:
-            row = _find(db, account, execution)
-            if row is None or row.revision != revision or row.commission == commission:
-                return None
-            return self._change(db, row, {"commission": commission, "currency": currency or row.currency})
-
-        return self._do(work)
-
     def recent(self, account: str, since: datetime | None, limit: int) -> list[Fill]:
         """The newest executions of an account, newest first; those since a moment if given."""
         query = select(fills).where(fills.c.account == account)

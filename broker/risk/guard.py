@@ -134,13 +134,6 @@ class Guard:
             self._tell(refusal, request, account_id)
             raise
 
-    def check_connection(self, account_id: str) -> None:
-        """What holds for every order alike: kill switch, paper or live, live lock. Raises as a call does."""
-        state = self.switch.state()
-        if state.halted:
-            raise Halted(state.since, state.by, state.reason)
-        self._check_mode(account_id)
-
     def _check_mode(self, account_id: str) -> None:
         if agreed_mode(self._declared, account_id) == "live":
             require_verified(self._store, account_id, self.gateway, self._clock(), self._days)

@@ -59,10 +59,13 @@ def test_commissions_come_later_and_add_up_in_the_order(journal: Journal) -> Non
     for number in ("01", "02"):
         journal.fills.record(fill(order, id=f"aa.bb.{number}.01"), execution=f"aa.bb.{number}", revision=1)
     assert journal.get("A1", order.id).commission is None, "not known isn't 0"
-    assert journal.fills.note_commission("A1", "aa.bb.01", 1, 1.0, "USD") is not None
-    assert journal.fills.note_commission("A1", "aa.bb.01", 1, 1.0, "USD") is None
-    assert journal.fills.note_commission("A1", "never", 1, 1.0, "USD") is None
-    journal.fills.note_commission("A1", "aa.bb.02", 1, 0.35, "USD")
+    first, second = (
+        fill(order, id="aa.bb.01.01", commission=1.0),
+        fill(order, id="aa.bb.02.01", commission=0.35),
+    )
+    assert journal.fills.record(first, execution="aa.bb.01", revision=1) is not None
+    assert journal.fills.record(first, execution="aa.bb.01", revision=1) is None
+    journal.fills.record(second, execution="aa.bb.02", revision=1)
     assert journal.get("A1", order.id).commission == pytest.approx(1.35)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,16 +107,25 @@ def clock() -> Clock:
     return Clock()
 
 
+def traded(journal: Journal, declared: Declared, account: str, clock: Clock) -> Callable[[], object]:
+    """Places an order through a guarded broker whose account has this name, a new one at each call."""
+    guard = Guard(journal, declared, GATEWAY, PAPER, clock=clock)
+    broker = SimulatedBroker(journal, account=account, guard=guard, clock=clock)
+    guard.attach(broker)
+    broker.connect()
+    return lambda: broker.place_order(request(qty=1, client_order_id=uuid.uuid4().hex))
+
+
 @pytest.fixture
-def live(journal: Journal, clock: Clock) -> Guard:
-    return Guard(journal, Declared("ibkr", "live", 4001), GATEWAY, PAPER, clock=clock)
+def live(journal: Journal, clock: Clock) -> Callable[[], object]:
+    return traded(journal, Declared("ibkr", "live", 4001), "U1", clock)
 
 
 def test_live_trading_is_locked_until_that_very_gateway_was_verified(
-    live: Guard, journal: Journal, clock: Clock
+    live: Callable[[], object], journal: Journal, clock: Clock
 ) -> None:
     with pytest.raises(LiveLocked, match=r"never verified; run `make verify STACK="):
-        live.check_connection("U1")
+        live()
     for other in (
         Gateway("ibkr", "10.0.0.6:4001"),
         Gateway("ibkr", "10.0.0.5:4002"),
@@ -123,35 +134,37 @@ def test_live_trading_is_locked_until_that_very_gateway_was_verified(
         assert record_verification(journal, "U1", other, "ada", RESULTS, clock)
     assert record_verification(journal, "U2", GATEWAY, "ada", RESULTS, clock)
     with pytest.raises(LiveLocked, match="never verified"):
-        live.check_connection("U1")
+        live()
     assert record_verification(journal, "U1", GATEWAY, "ada", RESULTS, clock)
-    live.check_connection("U1")
+    live()
 
 
-def test_a_verification_expires(live: Guard, journal: Journal, clock: Clock) -> None:
+def test_a_verification_expires(live: Callable[[], object], journal: Journal, clock: Clock) -> None:
     record_verification(journal, "U1", GATEWAY, "ada", RESULTS, clock)
     clock.now += timedelta(days=30)
-    live.check_connection("U1")
+    live()
     clock.now += timedelta(seconds=1)
     with pytest.raises(LiveLocked, match="holds for 30 days"):
-        live.check_connection("U1")
+        live()
 
 
-def test_a_failed_or_empty_verification_locks_again(live: Guard, journal: Journal, clock: Clock) -> None:
+def test_a_failed_or_empty_verification_locks_again(
+    live: Callable[[], object], journal: Journal, clock: Clock
+) -> None:
     record_verification(journal, "U1", GATEWAY, "ada", RESULTS, clock)
     assert not record_verification(journal, "U1", GATEWAY, "ada", RESULTS | {"fills are read": False}, clock)
     with pytest.raises(LiveLocked, match=r"failed \(fills are read\)"):
-        live.check_connection("U1")
+        live()
     assert not record_verification(journal, "U1", GATEWAY, "ada", {}, clock)
     with pytest.raises(LiveLocked, match="no checks"):
-        live.check_connection("U1")
+        live()
 
 
-def test_paper_needs_no_verification(journal: Journal) -> None:
-    guard = Guard(journal, Declared("ibkr", "paper", 4002), GATEWAY, PAPER)
-    guard.check_connection("DU1")
+def test_paper_needs_no_verification(journal: Journal, clock: Clock) -> None:
+    paper = Declared("ibkr", "paper", 4002)
+    traded(journal, paper, "DU1", clock)()
     with pytest.raises(PaperLiveMismatch):
-        guard.check_connection("U1")
+        traded(journal, paper, "U1", clock)()
 
 
 def test_days_of_a_verification_are_checked() -> None:

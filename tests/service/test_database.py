@@ -71,7 +71,7 @@ def test_fills_recorded_by_many_threads_at_once_are_one(engine: Engine) -> None:
     with ThreadPoolExecutor(8) as threads:
         news = list(threads.map(lambda _n: journal.fills.record(told), range(16)))
     assert sum(n is not None for n in news) == 1
-    journal.fills.note_commission("A1", "e1", 0, 1.5, "USD")
+    journal.fills.record(replace(told, commission=1.5))
     assert journal.get("A1", order.id).commission == 1.5
     assert journal.fills.compare("A1", {"AAPL": 5.0}) == []
 
