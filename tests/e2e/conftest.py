@@ -82,8 +82,10 @@ class Service:
 
     def until_connected(self) -> dict[str, Any]:
         """Wait for the link to the broker to be proved."""
-        answer: dict[str, Any] = eventually(self.health, lambda health: health["ok"])
-        return answer
+        # While no instance runs yet, the platform's front end answers 503 in the service's place.
+        answer = eventually(lambda: self.get("health"), lambda a: a.status_code == 200 and a.json()["ok"])
+        found: dict[str, Any] = answer.json()
+        return found
 
     def until_disconnected(self) -> dict[str, Any]:
         """Wait for the service to see that the broker is away."""
