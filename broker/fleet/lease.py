@@ -1,0 +1,53 @@
+"""Who may run passes: a lease in the database, on the database's clock."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine, text
+
+_TAKE = text("""
+    insert into fleet_lease as held (name, holder, expires_at)
+    values (:name, :holder, clock_timestamp() + :ttl * interval '1 second')
+    on conflict (name) do update
+       set holder = excluded.holder, expires_at = clock_timestamp() + :ttl * interval '1 second'
+     where held.holder = excluded.holder or held.expires_at <= clock_timestamp()
+    returning 1
+""")
+
+
+class FleetLease:
+    """Who may run passes. On the database's clock; a holder stops using it before it runs out there."""
+
+    def __init__(self, engine: Engine, name: str, seconds: float = 60.0) -> None:
+        """`name`: one for a stack."""
+        self._engine = engine
+        self._values = {"name": name, "holder": secrets.token_hex(8), "ttl": seconds}
+        self._seconds = seconds
+        self._until = 0.0
+
+    def take(self, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Takes a free lease or renews ours."""
+        began = clock()
+        with self._engine.begin() as db:
+            row = db.execute(_TAKE, self._values).first()
+        self._until = began + 0.8 * self._seconds if row is not None else 0.0
+        return row is not None
+
+    def held(self, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Whether it may still be used."""
+        return clock() < self._until
+
+    def release(self) -> None:
+        """Frees it, if it is ours."""
+        self._until = 0.0
+        with self._engine.begin() as db:
+            db.execute(
+                text(
+                    "update fleet_lease set holder = '', expires_at = clock_timestamp()"
+                    " where name = :name and holder = :holder"
+                ),
+                self._values,
+            )

@@ -1,0 +1,225 @@
+"""What a pass reads and writes: droplets that were seen, tombstones, quarantine, and the steps' records."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from broker.fleet.account import Account, State
+from broker.fleet.digitalocean import Droplet
+from broker.fleet.models import broker_accounts, enrolments, fleet_quarantine, fleet_tombstones
+from broker.fleet.rows import ACCOUNT_COLUMNS, NOW, Conflict, Rows, read_account, write_change
+
+ENROLMENT_SECONDS = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnrolment:
+    """What a droplet about to be made gets: the id goes into a tag, the token into its user_data."""
+
+    id: str
+    token: str
+
+
+class PassRows(Rows):
+    """What the reconciler needs of the database. Blocking; usable from several threads."""
+
+    # what a pass sees
+
+    def to_reconcile(self, also: Collection[str] = ()) -> list[Account]:
+        """All accounts that aren't gone for good, and of the others those of the given ids."""
+        column = broker_accounts.c
+        query = select(*ACCOUNT_COLUMNS).where((column.status != State.DELETED) | column.id.in_(list(also)))
+        with self._engine.connect() as db:
+            return [read_account(row) for row in db.execute(query.order_by(column.id))]
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        with self._engine.connect() as db:
+            found: datetime = db.execute(select(NOW)).scalar_one()
+        return found
+
+    def known_enrolments(self, ids: Collection[str]) -> dict[str, str]:
+        """Of the ids that droplets carry those that this database gave, with their accounts."""
+        query = select(enrolments.c.id, enrolments.c.account_id).where(enrolments.c.id.in_(list(ids)))
+        with self._engine.connect() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
+
+    def tombstones(self) -> set[int]:
+        """Droplets that are condemned and, as far as is known, not gone yet."""
+        query = select(fleet_tombstones.c.droplet_id).where(fleet_tombstones.c.gone_at.is_(None))
+        with self._engine.connect() as db:
+            return set(db.execute(query).scalars())
+
+    def note_seen(self, seen: Mapping[str, Droplet]) -> None:
+        """What the list showed of accounts' droplets; only this writes these columns of an adopted one."""
+        if not seen:
+            return
+        rows = [
+            {"account": a, "number": d.id, "state": d.status, "address": d.address or None}
+            for a, d in seen.items()
+        ]
+        with self._engine.begin() as db:
+            db.execute(
+                text(
+                    "update broker_accounts set do_server_status = :state,"
+                    " do_ip_address = coalesce(:address, do_ip_address)"
+                    " where id = :account and do_droplet_id = :number"
+                    " and (do_server_status, do_ip_address) is distinct from"
+                    " (:state, coalesce(:address, do_ip_address))"
+                ),
+                rows,
+            )
+
+    def note_checked(self, accounts: Iterable[str]) -> None:
+        """When these were looked at: one statement for all."""
+        ids = list(accounts)
+        if ids:
+            with self._engine.begin() as db:
+                db.execute(
+                    text(
+                        "update broker_accounts set do_last_status_check = clock_timestamp()"
+                        " where id = any(:ids)"
+                    ),
+                    {"ids": ids},
+                )
+
+    def quarantine(self, droplets: Iterable[Droplet]) -> list[Droplet]:
+        """Notes unknown droplets; those that weren't noted before."""
+        new = []
+        with self._engine.begin() as db:
+            for droplet in droplets:
+                made = insert(fleet_quarantine).values(
+                    droplet_id=droplet.id,
+                    name=droplet.name[:255],
+                    account_id=droplet.tag("account")[:255],
+                    first_seen=NOW,
+                    last_seen=NOW,
+                )
+                again = made.on_conflict_do_update(
+                    index_elements=["droplet_id"], set_={"last_seen": NOW}
+                ).returning(text("xmax = 0"))
+                if db.execute(again).scalar_one():
+                    new.append(droplet)
+        return new
+
+    # steps
+
+    def begin_create(
+        self, account: Account, seconds: float = ENROLMENT_SECONDS
+    ) -> tuple[Account, NewEnrolment]:
+        """Writes down, before a create is sent, that it is, and what the droplet will show.
+
+        Raises Conflict.
+        """
+        made = NewEnrolment(secrets.token_hex(8), secrets.token_urlsafe(32))
+        with self._engine.begin() as db:
+            values = {
+                "generation": account.generation + 1,
+                "create_started_at": NOW,
+                "retry_at": None,
+                "status": State.PROVISIONING,
+                "status_reason": "creating",
+                "status_detail": "",
+            }
+            written = write_change(db, account, "", "", "", values)
+            db.execute(
+                enrolments.insert().values(
+                    id=made.id,
+                    token_sha256=hashlib.sha256(made.token.encode()).hexdigest(),
+                    account_id=account.id,
+                    generation=written.generation,
+                    created_at=NOW,
+                    expires_at=NOW + text(f"interval '{int(seconds)} seconds'"),
+                )
+            )
+        return written, made
+
+    def adopt(self, account: Account, droplet: Droplet, custom_data: str | None = None) -> Account:
+        """From now on this is the account's droplet. Raises Conflict."""
+        return self.change(
+            account,
+            "adopt",
+            detail=f"droplet {droplet.id}",
+            do_droplet_id=droplet.id,
+            do_droplet_name=droplet.name,
+            do_server_status=droplet.status,
+            do_ip_address=droplet.address or None,
+            do_region=droplet.region,
+            custom_data=custom_data or account.custom_data,
+            create_started_at=account.create_started_at or NOW,
+            status=State.PROVISIONING,
+            status_reason="creating",
+            status_detail="",
+        )
+
+    def condemn(self, account_id: str, droplet_id: int, reason: str) -> None:
+        """A tombstone: the droplet may be deleted from now on, and nothing takes that back."""
+        made = insert(fleet_tombstones).values(
+            droplet_id=droplet_id, account_id=account_id, reason=reason, created_at=NOW
+        )
+        with self._engine.begin() as db:
+            db.execute(made.on_conflict_do_nothing())
+
+    def gone(self, account: Account, droplet_id: int) -> Account:
+        """DigitalOcean has no such droplet any more: nothing of it counts. Raises Conflict."""
+        values: dict[str, Any] = {}
+        if account.do_droplet_id == droplet_id:
+            values |= dict.fromkeys(
+                ("do_droplet_id", "do_droplet_name", "do_server_status", "do_ip_address", "do_region",
+                 "create_started_at", "action_kind", "action_id", "action_since", "custom_data")
+            )  # fmt: skip
+        if account.credentials_droplet_id == droplet_id:
+            values |= {"credentials_droplet_id": None, "boot_id": ""}
+        if account.certificate_droplet_id == droplet_id:
+            values |= dict.fromkeys(("certificate", "certificate_sha256", "certificate_droplet_id"))
+        with self._engine.begin() as db:
+            done = update(fleet_tombstones).where(fleet_tombstones.c.droplet_id == droplet_id)
+            db.execute(done.values(gone_at=func.coalesce(fleet_tombstones.c.gone_at, NOW)))
+            return write_change(db, account, "gone", "", f"droplet {droplet_id}", values)
+
+    def forget(self, account: Account) -> Account:
+        """A deleted account's credentials are wiped; its row and history stay. Raises Conflict."""
+        wiped: dict[str, Any] = dict.fromkeys(
+            ("key_name", "sealed_data_key", "sealed_username", "sealed_password", "sealed_gateway_token")
+        )
+        return self.change(account, status=State.DELETED, status_reason="", status_detail="", **wiped)
+
+    def begin_push(self, account: Account) -> tuple[Account, int, datetime]:
+        """Writes down which droplet may hold the credentials, and takes the next number. Raises Conflict.
+
+        The number is at least the clock's milliseconds, so that it goes on rising after the database was
+        restored from a backup.
+        """
+        column = broker_accounts.c
+        following = func.greatest(
+            column.push_sequence + 1, (func.extract("epoch", NOW) * 1000).cast(column.push_sequence.type)
+        )
+        with self._engine.begin() as db:
+            row = db.execute(
+                update(broker_accounts)
+                .where(
+                    column.id == account.id,
+                    column.version == account.version,
+                    column.certificate_droplet_id == account.do_droplet_id,
+                    func.coalesce(column.credentials_droplet_id, account.do_droplet_id)
+                    == account.do_droplet_id,
+                )
+                .values(
+                    credentials_droplet_id=account.do_droplet_id,
+                    push_sequence=following,
+                    version=column.version + 1,
+                    updated_at=NOW,
+                )
+                .returning(column.push_sequence, NOW, *ACCOUNT_COLUMNS)
+            ).first()
+        if row is None:
+            raise Conflict(account.id)
+        return read_account(row[2:]), row[0], row[1]
