@@ -1,26 +1,48 @@
 """The configuration's sections as typed models: what may be said under each key, and its default.
 
-Every check here looks at one value. What has to agree with other values is in `relations`. The camelCase
-of the YAML (`ibkr:network.connectorRange`) is the snake_case of the program.
+Every check here looks at one value. What has to agree with other values is in `relations`, and the values'
+types are in `values`. The camelCase of the YAML (`ibkr:network.connectorRange`) is the snake_case of the
+program.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from broker.fleet.spec import droplet_name
-from stacks import catalog
-from stacks.problems import did_you_mean
+from stacks.values import (
+    AlertUrls,
+    BrokerType,
+    Cidr,
+    CloudName,
+    ConnectorName,
+    DemoSize,
+    DropletEnvironment,
+    DropletRegion,
+    DropletSize,
+    Limit,
+    MachineType,
+    MarketDataSource,
+    Seconds,
+    Secret,
+    Sha256,
+    Source,
+    SqlTier,
+    StreamUrl,
+    Text,
+    Tickers,
+    TradingMode,
+    Url,
+    UserName,
+    WholeLimit,
+    Zone,
+    matching,
+)
 
-# Serverless VPC Access: "fewer than 21 characters, and a hyphen counts as two"
-# (cloud.google.com/run/docs/configuring/vpc-connectors).
-CONNECTOR_NAME_LIMIT = 21
 API_PORTS = {"live": 4001, "paper": 4002}
 
 
@@ -30,180 +52,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True, defer_build=True
     )
-
-
-def _cidr(value: object) -> IPv4Network:
-    if isinstance(value, IPv4Network):
-        return value
-    text = str(value)
-    if "/" not in text:
-        raise ValueError(f"a range needs its size, for example {text}/24")
-    try:
-        return IPv4Network(ip_network(text, strict=True))
-    except ValueError:
-        pass
-    try:
-        return_to = ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError("isn't an IPv4 range; write it as 10.10.0.0/24") from None
-    raise ValueError(f"has bits set behind its size; write {return_to}")
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", value):
-        raise ValueError("use lower-case letters, digits and hyphens, a letter first")
-    return value
-
-
-def _connector_name(value: str) -> str:
-    length = len(value) + value.count("-")
-    if length >= CONNECTOR_NAME_LIMIT:
-        raise ValueError(
-            f"counts {length} characters, since a hyphen counts as two; Google allows fewer than "
-            f"{CONNECTOR_NAME_LIMIT}: choose a shorter name"
-        )
-    return _name(value)
-
-
-def _region(value: str) -> str:
-    if value not in catalog.GCP_ZONES:
-        raise ValueError(f"isn't a Google Cloud region{did_you_mean(value, catalog.GCP_ZONES)}")
-    return value
-
-
-def _zone(value: str) -> str:
-    region, _, letter = value.rpartition("-")
-    if region not in catalog.GCP_ZONES:
-        known = [zone for name in catalog.GCP_ZONES for zone in catalog.zones_of(name)]
-        raise ValueError(f"isn't a Google Cloud zone{did_you_mean(value, known)}")
-    if letter not in catalog.GCP_ZONES[region] or len(letter) != 1:
-        raise ValueError(f"isn't a zone of {region}, which has {', '.join(catalog.zones_of(region))}")
-    return value
-
-
-def _machine_type(value: str) -> str:
-    if catalog.machine_memory(value) is None:
-        raise ValueError(f"isn't a machine type{did_you_mean(value, catalog.GCP_MACHINE_TYPES)}")
-    return value
-
-
-def _sql_tier(value: str) -> str:
-    if value not in catalog.SQL_TIERS and not catalog.SQL_CUSTOM_TIER.fullmatch(value):
-        raise ValueError(f"use one of {', '.join(catalog.SQL_TIERS)} or db-custom-<cpus>-<MiB>")
-    return value
-
-
-def _droplet_region(value: str) -> str:
-    if value not in catalog.DIGITALOCEAN_REGIONS:
-        raise ValueError(f"isn't a DigitalOcean region{did_you_mean(value, catalog.DIGITALOCEAN_REGIONS)}")
-    return value
-
-
-def _demo_size(value: str) -> str:
-    if value not in catalog.DIGITALOCEAN_SIZES:
-        raise ValueError(f"isn't a droplet size{did_you_mean(value, catalog.DIGITALOCEAN_SIZES)}")
-    return value
-
-
-def _droplet_size(value: str) -> str:
-    if catalog.DIGITALOCEAN_SIZES[_demo_size(value)] < 1024:
-        raise ValueError("is too small: the gateway and the browser of its login need 1 GB; use s-1vcpu-1gb")
-    return value
-
-
-def _user_name(value: str) -> str:
-    droplet_name(value, "paper", 1)  # its SpecError, a ValueError, names the remedy
-    return value
-
-
-def _source(value: str) -> str:
-    if not re.fullmatch(r"gs://[a-z0-9._-]+/.+|https://.+", value):
-        raise ValueError("use gs://<your private bucket>/<object>, or an https:// address")
-    return value
-
-
-def _alert_urls(value: SecretStr) -> SecretStr:
-    # The value isn't shown: what is no URL here may well be the rest of a token.
-    if not all(re.match(r"[a-z][a-z0-9+.-]*://.", part) for part in re.split(r"[\s,]+", _plain(value))):
-        raise ValueError("use apprise's URLs, such as tgram://TOKEN/CHAT, with commas between them")
-    return value
-
-
-def _plain(value: SecretStr) -> str:
-    return value.get_secret_value().strip()
-
-
-def _limit(value: object) -> str:
-    """A limit as the service reads it: a number, or none. Numbers may be written without quotes."""
-    text = str(value).strip().lower()
-    try:
-        good = text == "none" or 0 <= float(text) < math.inf
-    except ValueError:
-        good = False
-    if isinstance(value, bool) or not good:
-        raise ValueError("use a number from 0 on, or none for no such limit")
-    return text
-
-
-def _whole_limit(value: str) -> str:
-    if value != "none" and not value.isdigit():
-        raise ValueError("use a whole number, or none for no such limit")
-    return value
-
-
-def _seconds(value: str) -> str:
-    if value == "none":
-        raise ValueError("use a number of seconds; a quote of any age would be no check")
-    return value
-
-
-def _tickers(values: tuple[str, ...]) -> tuple[str, ...]:
-    # An empty list of what is allowed could mean all or nothing.
-    if not values or not all(re.fullmatch(r"[A-Z][A-Z0-9]{0,11}(\.[A-Z0-9]{1,4})?", one) for one in values):
-        raise ValueError("name at least one ticker, in upper case, such as AAPL or BRK.B; or leave it out")
-    return values
-
-
-def _one_line(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().strip():
-        raise ValueError("is empty; set it with `pulumi config set --secret --path`")
-    return value
-
-
-def _text(value: object) -> object:
-    """A snapshot's number may be written without quotes."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _matching(pattern: str, remedy: str) -> AfterValidator:
-    """Text of one form; the remedy says which in words."""
-    form = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not form.fullmatch(value):
-            raise ValueError(remedy)
-        return value
-
-    return AfterValidator(check)
-
-
-Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
-CloudName = Annotated[str, AfterValidator(_name)]
-Region = Annotated[str, AfterValidator(_region)]
-Zone = Annotated[str, AfterValidator(_zone)]
-Secret = Annotated[SecretStr, BeforeValidator(_text), AfterValidator(_one_line)]
-Sha256 = Annotated[
-    str, _matching(r"[0-9a-f]{64}", "use the 64 hexadecimal digits that `sha256sum` prints for the file")
-]
-Url = Annotated[str, _matching(r"https?://.+", "use an address that begins with https://")]
-StreamUrl = Annotated[str, _matching(r"wss?://.+", "use an address that begins with wss://")]
-# "none": no such limit; None: the trading mode's default (broker.risk.limits).
-Limit = Annotated[str, BeforeValidator(_limit)]
-Tickers = Annotated[tuple[str, ...], AfterValidator(_tickers)]
-TradingMode = Literal["paper", "live"]
-BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
-MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
-DropletEnvironment = Literal["live", "paper", "demo"]
 
 
 class Credentials(Section):
@@ -240,9 +88,9 @@ class Limits(Section):
     max_short_value: Limit | None = None
     price_collar_percent: Limit | None = None
     far_collar_percent: Limit | None = None
-    max_quote_age_seconds: Annotated[Limit, AfterValidator(_seconds)] | None = None
+    max_quote_age_seconds: Seconds | None = None
     delayed_quotes: bool | None = None
-    orders_per_minute: Annotated[Limit, AfterValidator(_whole_limit)] | None = None
+    orders_per_minute: WholeLimit | None = None
     max_day_loss: Limit | None = None
     max_day_loss_percent: Limit | None = None
     symbols_allowed: Tickers | None = None
@@ -256,7 +104,7 @@ class Network(Section):
     subnet_range: Cidr = IPv4Network("10.10.0.0/24")
     connector_range: Cidr = IPv4Network("10.10.1.0/28")
     private_services_range: Cidr = IPv4Network("10.11.0.0/20")
-    connector_name: Annotated[str, AfterValidator(_connector_name)] | None = None  # <prefix>-connector
+    connector_name: ConnectorName | None = None  # <prefix>-connector
     # The connector can reach the gateway's API ports. Switched off, the service is cut from the gateway.
     allow_connector: bool = True
     # Everything else from the connector is denied. Without it, Google's hidden rule at priority 1000 lets
@@ -272,18 +120,16 @@ class Software(Section):
     """
 
     gateway_version: Annotated[
-        str, BeforeValidator(_text), _matching(r"[0-9]{3,5}", "use IBC's number: 1045 for IB Gateway 10.45")
+        Text, matching(r"[0-9]{3,5}", "use IBC's number: 1045 for IB Gateway 10.45")
     ] = "1045"
     gateway_sha256: Sha256 | None = None
-    gateway_source: Annotated[str, AfterValidator(_source)] = (
+    gateway_source: Source = (
         "https://download2.interactivebrokers.com/installers/ibgateway/stable-standalone/"
         "ibgateway-stable-standalone-linux-x64.sh"
     )
-    ibc_version: Annotated[str, _matching(r"[0-9]+\.[0-9]+\.[0-9]+", "use three numbers: 3.24.2")] = "3.24.2"
+    ibc_version: Annotated[str, matching(r"[0-9]+\.[0-9]+\.[0-9]+", "use three numbers: 3.24.2")] = "3.24.2"
     ibc_sha256: Sha256 | None = None
-    ibc_source: Annotated[str, AfterValidator(_source)] = (
-        "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
-    )
+    ibc_source: Source = "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
 
 
 class Gateway(Section):
@@ -295,7 +141,7 @@ class Gateway(Section):
     # IB Gateway's Java heap is 768 MB and the process takes up to 813 MB, so 1 GB (the e2-micro of the
     # migration plan) swaps or dies. e2-small with 2 GB is the least that people run well; paper and live
     # side by side want e2-medium.
-    machine_type: Annotated[str, AfterValidator(_machine_type)] = "e2-small"
+    machine_type: MachineType = "e2-small"
     accept_small_machine: bool = False
     image: str = "ubuntu-os-cloud/ubuntu-2204-lts"
     boot_disk_gb: Annotated[int, Field(ge=10, le=2000)] = 20
@@ -312,13 +158,13 @@ class Gateway(Section):
     second_factor_device: str = ""  # as IBKR's list has it, where there is more than one
     # Daily restart without a new login, and Sundays' with one, in the time zone below.
     auto_restart_time: Annotated[
-        str, _matching(r"(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)", "write it as 11:45 PM")
+        str, matching(r"(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)", "write it as 11:45 PM")
     ] = "11:45 PM"
-    cold_restart_time: Annotated[str, _matching(r"([01][0-9]|2[0-3]):[0-5][0-9]", "write it as 13:00")] = (
+    cold_restart_time: Annotated[str, matching(r"([01][0-9]|2[0-3]):[0-5][0-9]", "write it as 13:00")] = (
         "13:00"
     )
     time_zone: Annotated[
-        str, _matching(r"[A-Za-z]+(/[A-Za-z0-9_+-]+)*", "use a name such as America/New_York")
+        str, matching(r"[A-Za-z]+(/[A-Za-z0-9_+-]+)*", "use a name such as America/New_York")
     ] = "America/New_York"
 
 
@@ -327,8 +173,8 @@ class Database(Section):
 
     # Declared by the foundation stack, so that it outlives the environment.
     retained: bool = False
-    tier: Annotated[str, AfterValidator(_sql_tier)] = "db-f1-micro"
-    version: Annotated[str, _matching(r"POSTGRES_1[4-8]", "use POSTGRES_14 to POSTGRES_18")] = "POSTGRES_17"
+    tier: SqlTier = "db-f1-micro"
+    version: Annotated[str, matching(r"POSTGRES_1[4-8]", "use POSTGRES_14 to POSTGRES_18")] = "POSTGRES_17"
     disk_gb: Annotated[int, Field(ge=10, le=10000)] = 10
     high_availability: bool = False
     backups: bool = True
@@ -364,7 +210,7 @@ class Auth(Section):
 class IBeamUser(Section):
     """One person's IBeam droplet. The name becomes a part of the droplet's (broker.fleet.spec)."""
 
-    name: Annotated[str, AfterValidator(_user_name)] = ""
+    name: UserName = ""
     environment: DropletEnvironment = "paper"
     index: Annotated[int, Field(ge=1, le=99)] = 1
     username: Secret | None = None
@@ -378,10 +224,10 @@ class IBeamUser(Section):
 class IBeam(Section):
     """The IBeam droplets that the stack declares, and what run-time ones are made of."""
 
-    region: Annotated[str, AfterValidator(_droplet_region)] = "nyc1"
-    size: Annotated[str, AfterValidator(_droplet_size)] = "s-1vcpu-1gb"
-    demo_size: Annotated[str, AfterValidator(_demo_size)] = "s-1vcpu-512mb-10gb"
-    image: Annotated[str, BeforeValidator(_text)] = "ubuntu-24-04-x64"
+    region: DropletRegion = "nyc1"
+    size: DropletSize = "s-1vcpu-1gb"
+    demo_size: DemoSize = "s-1vcpu-512mb-10gb"
+    image: Text = "ubuntu-24-04-x64"
     container: str = "voyz/ibeam:0.5.12"
     # IBKR wants vendors to use OAuth. Holding people's passwords is for one's own accounts and for users
     # who knowingly agree, so it has to be switched on.
@@ -392,12 +238,12 @@ class IBeam(Section):
 class Ci(Section):
     """The repository whose workflows may preview and deploy. Without it, no CI identity is declared."""
 
-    repository: Annotated[str, _matching(r"[\w.-]+/[\w.-]+", "write it as owner/name")] | None = None
+    repository: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "write it as owner/name")] | None = None
     deploy_branch: Annotated[
-        str, _matching(r"[\w./-]+", "use a branch's name: letters, digits and . _ / -")
+        str, matching(r"[\w./-]+", "use a branch's name: letters, digits and . _ / -")
     ] = "main"
     pool: Annotated[
-        str, _matching(r"[a-z0-9-]{4,32}", "use 4 to 32 lower-case letters, digits and hyphens")
+        str, matching(r"[a-z0-9-]{4,32}", "use 4 to 32 lower-case letters, digits and hyphens")
     ] = "github"
     state_bucket: str | None = None
 
@@ -408,7 +254,7 @@ class Config(Section):
     kind: Literal["foundation", "environment", "both"] = "environment"
     name_prefix: Annotated[
         str,
-        _matching(
+        matching(
             r"[a-z][a-z0-9-]{1,10}[a-z0-9]",
             "use 3 to 12 lower-case letters, digits and hyphens, a letter first",
         ),
@@ -429,13 +275,13 @@ class Config(Section):
     ci: Ci = Ci()
     # Those who may reach the VM through IAP, as IAM members: "user:ann@example.com".
     operators: tuple[
-        Annotated[str, _matching(r"(user|group|serviceAccount):.+@.+", "write it as user:ann@company.com")],
+        Annotated[str, matching(r"(user|group|serviceAccount):.+@.+", "write it as user:ann@company.com")],
         ...,
     ] = ()
     gateway_credentials: Credentials | None = None
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()
     # Where alerts go: apprise's URLs (apprise's documentation lists them), which hold tokens.
-    alert_urls: Annotated[Secret, AfterValidator(_alert_urls)] | None = None
+    alert_urls: AlertUrls | None = None
     digitalocean_token: Secret | None = None
     database_password: Secret | None = None
