@@ -371,11 +371,11 @@ class Fleet:
         )
         return self.reconciler
 
-    def make(self, effects: Effects, lease: FleetLease) -> Reconciler:
+    def make(self, effects: Effects, lease: FleetLease, droplets: Any = None) -> Reconciler:
         return Reconciler(
             self.settings,
             effects.wrap(self.repository, *WRITES),
-            effects.wrap(self.world, "create", "delete", "act"),
+            effects.wrap(droplets or self.world, "create", "delete", "act"),
             effects.wrap(self.world, "push", "restart"),
             lease,
             lambda kind, said: self.alarms.append((kind, said)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -58,7 +59,7 @@ def test_a_killed_process_loses_and_doubles_nothing(api, engine, vault, run, lif
 
     def passes(count: int) -> None:
         fleet.start()
-        fleet.reconciler._droplets = client
+        fleet.reconciler._parts = replace(fleet.reconciler._parts, droplets=client)
         for _ in range(count):
             assert fleet.reconciler.run_pass() is not None
             api.settle()

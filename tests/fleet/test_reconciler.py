@@ -491,8 +491,7 @@ def test_a_holder_that_froze_before_a_create_makes_at_most_a_double_without_cred
             assert go_on.wait(30)
             return world.create(spec, priority)
 
-    sleeper = Fleet.make(fleet, Effects(), FleetLease(fleet.engine, "test"))
-    sleeper._droplets = Freezing()
+    sleeper = fleet.make(Effects(), FleetLease(fleet.engine, "test"), Freezing())
     thread = threading.Thread(target=sleeper.run_pass)
     thread.start()
     assert frozen.wait(30)
