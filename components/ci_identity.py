@@ -5,7 +5,11 @@ repository: without that, any workflow of any repository could ask. Two service 
 look, and every workflow of the repository may be it (pull requests of forks get no token from GitHub);
 deploy may change things, and only a run on the deployment branch may be it.
 
-It creates no service account keys.
+With `environment` (production), a run must also be in that GitHub environment, which people approve, or, to
+look for drift, in the one named after it. So not the workflow's text decides who is asked, but Google.
+
+To preview is to run the program, which needs the stack's secrets: whoever may push a branch to the repository
+can read those of a project without `environment`. It creates no service account keys.
 """
 
 from __future__ import annotations
@@ -17,8 +21,20 @@ import pulumi_gcp as gcp
 
 from components.options import child_options
 
-# What a preview reads: resources, and the state in its bucket (granted there). Not the secrets' values.
-PREVIEW_ROLES = ("viewer", "iam.securityReviewer")
+# What a preview and a look for drift read: resources, and the state in its bucket (granted there). The
+# secrets' values too, since a refresh compares them, and the state that it decrypts holds them anyway.
+PREVIEW_ROLES = (
+    "artifactregistry.reader",
+    "cloudscheduler.viewer",
+    "cloudsql.viewer",
+    "compute.viewer",
+    "iam.securityReviewer",
+    "monitoring.viewer",
+    "run.viewer",
+    "secretmanager.secretAccessor",
+    "secretmanager.viewer",
+    "vpcaccess.viewer",
+)
 # What a deployment changes, service by service; no primitive role. The roles that hand out roles are what
 # grants on secrets, service accounts and the project need.
 DEPLOY_ROLES = (
@@ -37,11 +53,15 @@ DEPLOY_ROLES = (
 
 @dataclass(frozen=True, slots=True)
 class CiIdentityArgs:
-    """`repository` is "owner/name" at GitHub; `state_bucket` holds the Pulumi state, if it is at Google."""
+    """`repository` is "owner/name" at GitHub; `state_bucket` holds the Pulumi state, if it is at Google.
+
+    `environment` is the GitHub environment whose approval a run needs; None for none.
+    """
 
     project: str
     repository: str
     deploy_branch: str
+    environment: str | None
     pool: str
     state_bucket: str | None
 
@@ -71,9 +91,9 @@ class CiIdentity(pulumi.ComponentResource):
             attribute_mapping={
                 "google.subject": "assertion.sub",
                 "attribute.repository": "assertion.repository",
-                "attribute.deploy": deploy_attribute(args.deploy_branch),
+                "attribute.deploy": deploy_attribute(args.deploy_branch, args.environment),
             },
-            attribute_condition=f"assertion.repository == '{args.repository}'",
+            attribute_condition=admitted(args.repository, args.environment),
             oidc=gcp.iam.WorkloadIdentityPoolProviderOidcArgs(
                 issuer_uri="https://token.actions.githubusercontent.com"
             ),
@@ -138,12 +158,29 @@ class CiIdentity(pulumi.ComponentResource):
         )
 
 
-def deploy_attribute(branch: str) -> str:
+def admitted(repository: str, environment: str | None) -> str:
+    """The CEL condition that a GitHub token must meet to become anybody here.
+
+    A job in an environment has it at the end of its subject, and no other job can: `:` is no letter of a
+    branch's name.
+    """
+    condition = f"assertion.repository == '{repository}'"
+    if environment is None:
+        return condition
+    return f"{condition} && ({_runs_in(environment)} || {_runs_in(f'{environment}-drift')})"
+
+
+def deploy_attribute(branch: str, environment: str | None) -> str:
     """The CEL expression that is "yes" for a run on the deployment branch that a pull request can't start.
 
     The branch alone isn't enough: a `pull_request_target` run carries its base branch's name.
     """
+    approved = f" && {_runs_in(environment)}" if environment else ""
     return (
-        f"assertion.ref == 'refs/heads/{branch}' && assertion.event_name in ['push', 'workflow_dispatch'] "
-        "? 'yes' : 'no'"
+        f"assertion.ref == 'refs/heads/{branch}' && assertion.event_name in ['push', 'workflow_dispatch']"
+        f"{approved} ? 'yes' : 'no'"
     )
+
+
+def _runs_in(environment: str) -> str:
+    return f"assertion.sub.endsWith(':environment:{environment}')"

@@ -84,7 +84,9 @@ def _ci_and_key(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> d
 
         identity = CiIdentity(
             f"{prefix}-ci",
-            CiIdentityArgs(settings.project, ci.repository, ci.deploy_branch, ci.pool, ci.state_bucket),
+            CiIdentityArgs(
+                settings.project, ci.repository, ci.deploy_branch, ci.environment, ci.pool, ci.state_bucket
+            ),
             waiting(enabled, "iam", "iamcredentials", "sts"),
         )
         key_users = {"deploy": identity.deploy.member, "preview": identity.preview.member}

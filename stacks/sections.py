@@ -242,6 +242,13 @@ class Ci(Section):
     deploy_branch: Annotated[
         str, matching(r"[\w./-]+", "use a branch's name: letters, digits and . _ / -")
     ] = "main"
+    # The GitHub environment whose approval a run needs, production's. Without it, none is asked.
+    environment: (
+        Annotated[
+            str, matching(r"[A-Za-z0-9_-]{1,64}", "use an environment's name: letters, digits, _ and -")
+        ]
+        | None
+    ) = None
     pool: Annotated[
         str, matching(r"[a-z0-9-]{4,32}", "use 4 to 32 lower-case letters, digits and hyphens")
     ] = "github"

@@ -320,17 +320,28 @@ def test_operators_get_a_tunnel_and_a_login() -> None:
 def test_nobody_gets_a_primitive_role() -> None:
     for stack in ("local", "staging", "prod", "foundation-prod"):
         for grant in plan_of(settings_of(stack)).of("IAMMember"):
-            assert grant.inputs["role"] not in ("roles/owner", "roles/editor"), grant.name
+            assert grant.inputs["role"] not in ("roles/owner", "roles/editor", "roles/viewer"), grant.name
 
 
 def test_ci_is_trusted_for_one_repository_and_deploys_from_one_branch() -> None:
     plan = plan_of(settings_of("foundation-staging"))
     provider = plan.one("WorkloadIdentityPoolProvider").inputs
     assert provider["attributeCondition"] == "assertion.repository == 'trader/ibkr'"
-    assert provider["attributeMapping"]["attribute.deploy"] == deploy_attribute("main")
+    assert provider["attributeMapping"]["attribute.deploy"] == deploy_attribute("main", None)
     members = {found.name: found.inputs["member"] for found in plan.of("serviceaccount/iAMMember:IAMMember")}
     assert members["ibkr-ci-deploy-federation"].endswith("/attribute.deploy/yes")
     assert members["ibkr-ci-preview-federation"].endswith("/attribute.repository/trader/ibkr")
+
+
+def test_production_trusts_only_jobs_in_the_environment_that_people_approve() -> None:
+    provider = plan_of(settings_of("foundation-prod")).one("WorkloadIdentityPoolProvider").inputs
+    approved = "assertion.sub.endsWith(':environment:prod')"
+    to_look = "assertion.sub.endsWith(':environment:prod-drift')"
+    assert provider["attributeCondition"] == (
+        f"assertion.repository == 'trader/ibkr' && ({approved} || {to_look})"
+    )
+    assert f" && {approved} ? 'yes'" in provider["attributeMapping"]["attribute.deploy"]
+    assert to_look not in provider["attributeMapping"]["attribute.deploy"], "drift may only look"
 
 
 def test_outputs_are_those_that_the_documentation_names(local: Plan) -> None:
