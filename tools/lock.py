@@ -15,7 +15,7 @@ AS_TESTED = ["--constraint", "requirements/dev.lock"]
 LOCKS = {
     "tool-uv": [],
     "tool-go": [],
-    "dev": [],
+    "dev": ["--overrides", "requirements/dev.overrides"],
     "service": AS_TESTED,
     "ib-async": ["--excludes", "requirements/ib-async.excludes"],
 }
