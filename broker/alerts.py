@@ -7,7 +7,8 @@
 
 `notify` only queues, so an alert never holds up or breaks trading: a channel that fails is logged,
 and what doesn't fit is counted and said with the next alert. The same news is sent once per
-`repeat_after`; all news together at most `most_per_hour`.
+`repeat_after`; all news together at most `most_per_hour`, and of one kind `most_of_a_kind`, so that a
+flood of one kind (which may be somebody's purpose) hides no other.
 
 No secret leaves here. The URLs hold tokens, so they are never logged (nor does apprise log them); a
 text that holds one of the given secrets, or a context value whose name says secret, is blanked.
@@ -16,6 +17,7 @@ text that holds one of the given secrets, or a context value whose name says sec
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import re
 import threading
@@ -24,11 +26,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
+from broker.alert_kinds import Kind, Severity, about
 from broker.base import BaseBroker
 from broker.errors import BrokerError, Halted, LimitExceeded
 from broker.models import EventKind, Health, Order, OrderEvent, OrderRequest, Status
+
+__all__ = ["AlertWatch", "Alerts", "Kind", "alert_urls"]
 
 log = logging.getLogger(__name__)
 
@@ -38,27 +43,10 @@ _SECRET_NAME = re.compile(r"pass|secret|token|key|credential|authorization|url",
 _IN_URL = re.compile(r"(\w+://[^\s/:@]*:)[^\s@]+@")
 #: seconds that IB Gateway's nightly restart takes at most (60-90 by itself, more on a small machine)
 RESTARTS_WITHIN = 180.0
+#: seconds between log lines of a health that stays as it is: an alert rule waits for them
+HEALTH_SAID_EVERY = 240.0
 #: shorter ones would blank ordinary words
 _SHORTEST_SECRET = 6
-
-
-class Kind:
-    """What alerts are about."""
-
-    SECOND_FACTOR: Final = "second_factor"
-    OUTCOME_UNKNOWN: Final = "outcome_unknown"
-    UNEXPLAINED_POSITION: Final = "unexplained_position"
-    LIMIT: Final = "limit"
-    KILL_SWITCH: Final = "kill_switch"
-
-
-_TITLES: Final = {
-    Kind.SECOND_FACTOR: "The broker's login waits for the second factor",
-    Kind.OUTCOME_UNKNOWN: "An order's outcome is unknown",
-    Kind.UNEXPLAINED_POSITION: "A position changed without an explanation",
-    Kind.LIMIT: "A limit refused an order",
-    Kind.KILL_SWITCH: "The kill switch was used",
-}
 
 
 def alert_urls(text: str) -> tuple[str, ...]:
@@ -70,6 +58,7 @@ def alert_urls(text: str) -> tuple[str, ...]:
 class _Alert:
     title: str
     body: str
+    severity: Severity
 
 
 class Alerts:
@@ -83,19 +72,24 @@ class Alerts:
         source: str = "",
         repeat_after: float = 600.0,
         most_per_hour: int = 30,
+        most_of_a_kind: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`urls`: apprise's; none: alerts are logged only. `source`: who speaks, such as the stack's name."""
+        """`urls`: apprise's; none: alerts are logged only. `source`: who speaks, such as the stack's name.
+
+        `repeat_after` in seconds; `most_of_a_kind` in an hour, as `most_per_hour`.
+        """
         self._urls = [url for url in urls if url]
         known = {*secrets, *self._urls}
         self._secrets = sorted((s for s in known if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)
         self._source = source
         self._repeat_after = repeat_after
         self._most = most_per_hour
+        self._most_of_a_kind = most_of_a_kind
         self._clock = clock
         self._lock = threading.Lock()
         self._told: dict[str, float] = {}
-        self._sent: deque[float] = deque()
+        self._sent: deque[tuple[float, str]] = deque()
         self._left_out = 0
         self._queue: queue.Queue[_Alert] = queue.Queue(QUEUED_AT_MOST)
         self._thread: threading.Thread | None = None
@@ -174,35 +168,39 @@ class Alerts:
         said = " ".join(str(text).split())
         rows = [f"{name}: {_plain(name, value)}" for name, value in context.items() if value is not None]
         body = self._blanked("\n".join([said, *rows]))[:LONGEST_TEXT]
-        now = self._clock()
+        news, known, now = body, about(kind), self._clock()
         with self._lock:
-            if not self._due(f"{kind}\n{body}", now):
+            if not self._due(kind, news, now):
                 return False
+            if known.remedy:
+                body += f"\nWhat to do: {known.remedy}."
             if self._left_out:
                 body += f"\n({self._left_out} more alerts were left out)"
-            title = _TITLES.get(kind, kind)
+            title = f"{self._source}: {known.title}" if self._source else known.title
             try:
-                self._queue.put_nowait(_Alert(f"{self._source}: {title}" if self._source else title, body))
+                self._queue.put_nowait(_Alert(title, body, known.severity))
             except queue.Full:
                 self._left_out += 1
                 return False
             self._left_out = 0
             self._start()
-        log.warning("alert %s: %s", kind, body.replace("\n", "; "))
+        level = logging.ERROR if known.severity is Severity.ERROR else logging.WARNING
+        log.log(level, "alert %s: %s", kind, news.replace("\n", "; "), extra={"alert": kind})
         return True
 
-    def _due(self, news: str, now: float) -> bool:
+    def _due(self, kind: str, news: str, now: float) -> bool:
         for old in [n for n, at in self._told.items() if now - at >= self._repeat_after]:
             del self._told[old]
-        if news in self._told:
+        if f"{kind}\n{news}" in self._told:
             return False
-        while self._sent and now - self._sent[0] >= 3600:
+        while self._sent and now - self._sent[0][0] >= 3600:
             self._sent.popleft()
-        if len(self._sent) >= self._most:
+        same = sum(1 for _, other in self._sent if other == kind)
+        if len(self._sent) >= self._most or same >= self._most_of_a_kind:
             self._left_out += 1
             return False
-        self._told[news] = now
-        self._sent.append(now)
+        self._told[f"{kind}\n{news}"] = now
+        self._sent.append((now, kind))
         return True
 
     def _blanked(self, text: str) -> str:
@@ -230,6 +228,10 @@ class Alerts:
                 self._queue.task_done()
 
 
+#: apprise's words
+_NOTIFY_TYPE = {Severity.WARNING: "warning", Severity.ERROR: "failure"}
+
+
 def _channels(urls: list[str]) -> list[tuple[str, Any]]:
     """A name that tells nothing secret, and apprise's channel, for each URL that it understands."""
     import apprise  # loads slowly, and most processes never alert
@@ -249,7 +251,7 @@ def _channels(urls: list[str]) -> list[tuple[str, Any]]:
 
 def _send(name: str, channel: Any, alert: _Alert) -> None:
     try:
-        sent = channel.notify(title=alert.title, body=alert.body)
+        sent = channel.notify(title=alert.title, body=alert.body, notify_type=_NOTIFY_TYPE[alert.severity])
     except Exception as failure:
         log.error("alert channel %s failed: %s", name, type(failure).__name__)
         return
@@ -294,8 +296,15 @@ class AlertWatch:
             self._unsubscribe = None
 
     def _look(self, stopped: threading.Event) -> None:
+        said, told = -math.inf, ""
         while not stopped.wait(self._every):
             try:
-                self._alerts.health(self._broker.health())
+                health = self._broker.health()
+                self._alerts.health(health)
             except Exception:
                 log.exception("the broker's health couldn't be read for alerts")
+                continue
+            if health.state != told or time.monotonic() - said >= HEALTH_SAID_EVERY:
+                said, told = time.monotonic(), health.state
+                more = {"broker": self._broker.name, "connected": health.ok, "state": health.state}
+                log.info("broker health", extra=more)

@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker.alert_kinds import FLEET, USERS
 from broker.alerts import RESTARTS_WITHIN, Alerts, AlertWatch, Kind, alert_urls
 from broker.brokers.simulated import SimulatedBroker
 from broker.errors import Halted, LimitExceeded, LiveLocked
 from broker.factory import BrokerSettings, build_broker
+from broker.fleet.account import message_of
 from broker.journal import Journal
 from broker.models import EventKind, Health, Order, OrderEvent, OrderReport, PositionChange, Status
 from tests.broker.alert_receiver import Receiver, listening
@@ -88,6 +90,41 @@ def test_a_flood_is_cut_and_what_was_left_out_is_said_afterwards(receiver: Recei
     assert alerts.notify(Kind.LIMIT, "later")
     alerts.wait()
     assert [r["message"] for r in receiver.received][-1] == "later\n(7 more alerts were left out)"
+
+
+def test_a_flood_of_one_kind_hides_no_other(receiver: Receiver) -> None:
+    clock = Clock()
+    alerts = Alerts([receiver.url], clock=clock)
+    told = [alerts.notify(Kind.ENROLMENT_REFUSED, f"account {n}") for n in range(100)]
+    assert 0 < sum(told) < 15, "anybody may ask for an enrolment"
+    assert alerts.notify(Kind.CERTIFICATE_CHANGED, "account ib-live-1")
+    clock.now = 3600.0
+    assert alerts.notify(Kind.ENROLMENT_REFUSED, "account 101")
+    alerts.wait()
+
+
+def test_an_alert_says_how_bad_it_is_and_what_to_do(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    alerts = Alerts([receiver.url])
+    alerts.notify(Kind.SECOND_FACTOR, "approve the login on your phone")
+    alerts.notify(Kind.UNKNOWN_DROPLET, "droplet 7 has our tags")
+    alerts.notify("something_new", "look at it")
+    alerts.wait()
+    assert [r["type"] for r in receiver.received] == ["warning", "failure", "warning"]
+    assert "python -m broker.fleet quarantine" in receiver.received[1]["message"]
+    logged = [(r.levelname, vars(r)["alert"]) for r in caplog.records if "alert" in vars(r)]
+    assert logged == [
+        ("WARNING", "second_factor"),
+        ("ERROR", "unknown_droplet"),
+        ("WARNING", "something_new"),
+    ]
+
+
+def test_the_reasons_that_people_are_told_of_are_reasons() -> None:
+    for reason in FLEET:
+        assert message_of("error", reason) != message_of("error", ""), reason
+    assert USERS <= FLEET
 
 
 def test_a_slow_receiver_holds_nobody_up_and_a_full_queue_is_counted(
