@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 
 from cryptography import x509
@@ -10,7 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.fleet.agents import Agents, AgentUnreachable
 from broker.fleet.digitalocean import DigitalOceanError, Droplets, NotFound, Priority
+from broker.fleet.metrics import FleetMetrics
 from broker.fleet.repository import Conflict, Repository
+
+log = logging.getLogger(__name__)
 
 _LARGEST = 16 * 1024
 
@@ -36,8 +40,10 @@ class Enroller:
         agents: Agents,
         alarm: Alarm,
         wake: Callable[[], None] = lambda: None,
+        metrics: FleetMetrics | None = None,
     ) -> None:
         """`alarm(kind, text)` tells people; `wake` has a pass run soon."""
+        self._metrics = metrics or FleetMetrics()
         self._repository = repository
         self._droplets = droplets
         self._agents = agents
@@ -53,13 +59,13 @@ class Enroller:
         found = self._repository.find_enrolment(account_id, token)
         account = self._repository.get(account_id) if found is not None else None
         if found is None or account is None or not digest:
-            raise self._refuse(account_id, "a token that isn't ours, or no certificate")
+            raise self._refuse(account_id, "unknown_token", "a token that isn't ours, or no certificate")
         if found.used_at is not None:
             if account.certificate_sha256 == digest and not found.expired:
                 return
-            raise self._refuse(account_id, "a token that was used before", found.id)
+            raise self._refuse(account_id, "used_token", "a token that was used before", found.id)
         if found.expired:
-            raise self._refuse(account_id, "a token that has expired", found.id)
+            raise self._refuse(account_id, "expired_token", "a token that has expired", found.id)
         if account.do_droplet_id is None:
             raise EnrolmentLater
         try:
@@ -69,9 +75,11 @@ class Enroller:
         except DigitalOceanError:
             raise EnrolmentLater from None
         if droplet.tag("enrolment") != found.id:
-            raise self._refuse(account_id, f"a token that isn't droplet {droplet.id}'s", found.id)
+            what = f"a token that isn't droplet {droplet.id}'s"
+            raise self._refuse(account_id, "other_droplet", what, found.id)
         if droplet.id in self._repository.tombstones():
-            raise self._refuse(account_id, f"droplet {droplet.id}, which is being deleted", found.id)
+            what = f"droplet {droplet.id}, which is being deleted"
+            raise self._refuse(account_id, "condemned_droplet", what, found.id)
         if not droplet.address:
             raise EnrolmentLater
         try:
@@ -79,18 +87,23 @@ class Enroller:
         except AgentUnreachable:
             raise EnrolmentLater from None
         if shown != digest:
-            raise self._refuse(account_id, f"a certificate that droplet {droplet.id} doesn't show", found.id)
+            what = f"a certificate that droplet {droplet.id} doesn't show"
+            raise self._refuse(account_id, "other_certificate", what, found.id)
         try:
             self._repository.use_enrolment(account, found.id, certificate, digest)
         except Conflict:
             raise EnrolmentLater from None
         self._wake()
 
-    def _refuse(self, account_id: str, what: str, enrolment: str = "") -> EnrolmentRefused:
+    def _refuse(self, account_id: str, reason: str, what: str, enrolment: str = "") -> EnrolmentRefused:
+        shown = account_id[:48]
         if enrolment:
             self._repository.refuse_enrolment(enrolment)
-        # The id came from outside, from whoever.
-        self._alarm("enrolment_refused", f"an enrolment for account {account_id[:48]!r} was refused: {what}")
+        self._metrics.enrolments_refused.labels(reason).inc()
+        log.warning("enrolment refused", extra={"account_id": shown, "reason": reason})
+        # An id without a token of ours comes from whoever, and must not make every alert another one.
+        whose = f"an enrolment for account {shown!r}" if enrolment else "an enrolment"
+        self._alarm("enrolment_refused", f"{whose} was refused: {what}")
         return EnrolmentRefused(what)
 
 

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from broker.fleet.account import Account
 from broker.fleet.digitalocean import Budget
 
+#: accounts with a series of their own for what they used; the others are told as one
+_ACCOUNTS_SHOWN = 1000
 _PROVISIONING = (15, 30, 60, 90, 120, 180, 240, 300, 420, 600, 900, 1800)
 
 
@@ -44,7 +46,7 @@ class FleetMetrics:
             "fleet_pass_problems", "Passes that DigitalOcean kept from their work", ("reason",), registry=made
         )
         self.enrolments_refused = Counter(
-            "fleet_enrolments_refused", "Enrolments that were refused", registry=made
+            "fleet_enrolments_refused", "Enrolments that were refused", ("reason",), registry=made
         )
         self.quarantined = Gauge(
             "fleet_quarantined", "Droplets with our tags that nobody knows", registry=made
@@ -57,6 +59,7 @@ class FleetMetrics:
         )
 
         self._provisioned: dict[str, int] = {}
+        self._shown: set[str] = set()
 
     def watch(self, budget: Budget) -> None:
         """Asks a budget for the calls left whenever Prometheus asks."""
@@ -65,6 +68,11 @@ class FleetMetrics:
     def moved(self, account: Account) -> None:
         """An account's status or reason has just changed to this."""
         self.transitions.labels(account.status, account.status_reason).inc()
+        if account.status == "deleted":
+            self._provisioned.pop(account.id, None)
+            if account.id in self._shown:
+                self._shown.discard(account.id)
+                self.used.remove(account.id)
         if account.status_reason in ("login_failed", "login_locked"):
             self.failed_logins.inc()
         if account.status == "running" and account.create_started_at is not None:
@@ -75,6 +83,13 @@ class FleetMetrics:
             if first and took <= _PROVISIONING[-1]:
                 self.provisioning.observe(took)
 
+    def _label(self, account_id: str) -> str:
+        """Prometheus keeps each series: so many accounts have their own, the others are one, `other`."""
+        if account_id not in self._shown and len(self._shown) >= _ACCOUNTS_SHOWN:
+            return "other"
+        self._shown.add(account_id)
+        return account_id
+
     def looked(self, accounts: Iterable[Account], sizes: dict[str, str], seconds: float) -> None:
         """After a pass: what there is now. `sizes` by account; `seconds` since the last pass."""
         droplets: Count[tuple[str, str, str]] = Count()
@@ -84,7 +99,7 @@ class FleetMetrics:
             if account.do_droplet_id is not None:
                 state, region = account.do_server_status or "unknown", account.do_region or "unknown"
                 droplets[state, region, sizes.get(account.id, "unknown")] += 1
-                self.used.labels(account.id).inc(seconds)
+                self.used.labels(self._label(account.id)).inc(seconds)
         _set(self.accounts, states)
         _set(self.droplets, droplets)
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.fleet.digitalocean import Budget, Priority, passes_calls
 from broker.fleet.reconciler import Pass, Reconciler
 
 log = logging.getLogger(__name__)
+
+#: as many ids of requests stand in the log lines of the pass that they asked for
+_REQUESTS = 20
 
 
 class Runner:
@@ -35,6 +40,7 @@ class Runner:
         self._resting = resting
         self._on_pass = on_pass
         self._woken = threading.Event()
+        self._requests: deque[str] = deque(maxlen=_REQUESTS)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
@@ -43,7 +49,10 @@ class Runner:
         self._thread.start()
 
     def wake(self) -> None:
-        """A request has changed what is wanted."""
+        """A request has changed what is wanted. Its id, if it has one, is in the next pass's log lines."""
+        request = structlog.contextvars.get_contextvars().get("request_id")
+        if request:
+            self._requests.append(request)
         self._woken.set()
 
     def stop(self, seconds: float = 10.0) -> None:
@@ -56,8 +65,10 @@ class Runner:
         priority = Priority.BACKGROUND
         while not self._ended.is_set():
             pause = self._resting
+            asking = {"request_ids": self._asking()} if self._requests else {}
             try:
-                told = self._reconciler.run_pass(priority)
+                with structlog.contextvars.bound_contextvars(**asking):
+                    told = self._reconciler.run_pass(priority)
                 if told is not None:
                     pause = self.interval(told)
                     self._on_pass(told)
@@ -69,6 +80,12 @@ class Runner:
             asked = self._woken.wait(pause)
             self._woken.clear()
             priority = Priority.USER if asked else Priority.BACKGROUND
+
+    def _asking(self) -> list[str]:
+        found = []
+        while self._requests:
+            found.append(self._requests.popleft())
+        return found
 
     def interval(self, told: Pass) -> float:
         """Seconds until the next pass."""
