@@ -70,12 +70,22 @@ def may_access_secret(store: Store, email: str, secret: str) -> bool:
 
 def is_public(store: Store, service: str) -> bool:
     """Whether everybody may call a Cloud Run service without a token."""
-    on_service = (
-        grant
-        for grant in store.all("gcp:cloudrunv2/serviceIamMember:ServiceIamMember")
-        if short(grant.inputs.get("name")) == service
+    return _granted(store, _on_service(store, service), "allUsers", INVOKE)
+
+
+def may_invoke(store: Store, email: str, service: str) -> bool:
+    """Whether a service account may call a Cloud Run service: granted on the service or the project."""
+    member = f"serviceAccount:{email}"
+    on_project = iter(store.all("gcp:projects/iAMMember:IAMMember"))
+    return _granted(store, _on_service(store, service), member, INVOKE) or _granted(
+        store, on_project, member, INVOKE
     )
-    return _granted(store, on_service, "allUsers", INVOKE)
+
+
+def _on_service(store: Store, service: str) -> Iterator[Resource]:
+    for grant in store.all("gcp:cloudrunv2/serviceIamMember:ServiceIamMember"):
+        if short(grant.inputs.get("name")) == service:
+            yield grant
 
 
 def _granted(store: Store, grants: Iterator[Resource], member: str, permission: str) -> bool:

@@ -60,6 +60,28 @@ def access(cloud: Cloud, email: str, secret: str, version: str) -> Payload:
     return Payload(secret, number, _data(found))
 
 
+def secret_of_revision(cloud: Cloud, email: str, secret: str, version: str, path: str) -> bytes:
+    """What a revision of Cloud Run gets of a secret that its declaration names at `path`.
+
+    Raises `CloudError` 400 in Cloud Run's words when it can't be read.
+    """
+    name = f"projects/{PROJECT_NUMBER}/secrets/{secret}/versions/{version}"
+    try:
+        return access(cloud, email, secret, version).data
+    except CloudError as error:
+        if error.status == 403:
+            words = (
+                f"Permission denied on secret: {name} for Revision service account {email}. "
+                "The service account used must be granted the 'Secret Manager Secret Accessor' role "
+                "(roles/secretmanager.secretAccessor) at the secret, project or higher level."
+            )
+        elif error.status == 404:
+            words = f"Secret {name} was not found"
+        else:
+            words = error.message
+        raise CloudError(400, f"{path}: {words}", "FAILED_PRECONDITION") from None
+
+
 def _versions(cloud: Cloud, secret: str) -> dict[int, Resource]:
     found = {}
     for version in cloud.store.all("gcp:secretmanager/secretVersion:SecretVersion"):

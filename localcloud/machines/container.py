@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from localcloud import secrets
 from localcloud.cloud import CloudError
 from localcloud.machines.dockerfile import ImageConfig, read_dockerfile
+from localcloud.machines.volumes import led_into, mounted, volumes_of
 from localcloud.topology import short
 
 if TYPE_CHECKING:
@@ -33,13 +34,12 @@ class Program:
 def container_of(template: Mapping[str, Any]) -> dict[str, Any]:
     """The one container of a template, as plain JSON for a machine's specification.
 
-    Raises `CloudError` 400 for what the local cloud doesn't run: sidecars, volumes, gRPC probes.
+    Raises `CloudError` 400 for what the local cloud doesn't run: sidecars, gRPC probes, volumes other than
+    secrets.
     """
     containers = template.get("containers") or []
     if len(containers) != 1:
         raise CloudError(400, "The local cloud runs exactly one container per instance.", "invalid")
-    if template.get("volumes"):
-        raise CloudError(400, "template.volumes: the local cloud mounts no volumes.", "invalid")
     container = containers[0]
     for probe in ("startupProbe", "livenessProbe"):
         if (container.get(probe) or {}).get("grpc"):
@@ -54,6 +54,7 @@ def container_of(template: Mapping[str, Any]) -> dict[str, Any]:
         "port": int((port or {}).get("containerPort") or DEFAULT_PORT),
         "startup_probe": container.get("startupProbe"),
         "liveness_probe": container.get("livenessProbe"),
+        "volumes": volumes_of(template, container),
     }
 
 
@@ -78,39 +79,23 @@ def program_of(cloud: Cloud, container: Mapping[str, Any], override: Sequence[st
     return Program(argv, checkout, env)
 
 
-def environment_of(cloud: Cloud, container: Mapping[str, Any], email: str) -> dict[str, str]:
+def environment_of(cloud: Cloud, container: Mapping[str, Any], email: str, folder: Path) -> dict[str, str]:
     """The declared environment with secrets read as the service account, as at an instance's start.
 
-    Raises `CloudError` 400 in Cloud Run's words when a secret can't be read.
+    Secret volumes are written below `folder`. Raises `CloudError` 400 in Cloud Run's words when a secret
+    can't be read.
     """
+    places = mounted(cloud, container.get("volumes") or [], email, folder)
     found = {}
     for index, variable in enumerate(container["env"]):
         reference = (variable.get("valueSource") or {}).get("secretKeyRef")
         if reference is None:
-            found[variable["name"]] = str(variable.get("value") or "")
+            found[variable["name"]] = led_into(str(variable.get("value") or ""), places)
             continue
         secret, version = short(reference["secret"]), str(reference.get("version") or "latest")
         path = f"spec.template.spec.containers[0].env[{index}].value_from.secret_key_ref.name"
-        found[variable["name"]] = _secret(cloud, email, secret, version, path)
+        found[variable["name"]] = secrets.secret_of_revision(cloud, email, secret, version, path).decode()
     return found
-
-
-def _secret(cloud: Cloud, email: str, secret: str, version: str, path: str) -> str:
-    name = f"projects/{secrets.PROJECT_NUMBER}/secrets/{secret}/versions/{version}"
-    try:
-        return secrets.access(cloud, email, secret, version).data.decode()
-    except CloudError as error:
-        if error.status == 403:
-            words = (
-                f"Permission denied on secret: {name} for Revision service account {email}. "
-                "The service account used must be granted the 'Secret Manager Secret Accessor' role "
-                "(roles/secretmanager.secretAccessor) at the secret, project or higher level."
-            )
-        elif error.status == 404:
-            words = f"Secret {name} was not found"
-        else:
-            words = error.message
-        raise CloudError(400, f"{path}: {words}", "FAILED_PRECONDITION") from None
 
 
 def _checkout(cloud: Cloud, image: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localcloud.cloud import CloudError
-from localcloud.iam import is_public
+from localcloud.iam import is_public, may_invoke
 from localcloud.machines.revision import Instance
 from localcloud.network import INTERNET
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from localcloud.cloud import Cloud
 
 NOTES = "run.services"
+_ADDRESSES = "191.0/24"  # the end of what plays the internet's addresses
 _FIRST_PORT, _LAST_PORT = 8080, 8099
 _INGRESS_ALL = "INGRESS_TRAFFIC_ALL"
 _REFUSALS = {
@@ -47,14 +48,16 @@ class Fronts:
     async def open(self, service: str) -> str:
         """Publish a service at its address, at port 8080 or the next free one; its URL.
 
-        The address and the port are kept, so the URL stays over updates and restarts.
+        The address and the port are kept, so the URL stays over updates and restarts. Services have a range
+        of their own, so that the first one's URL is known before it is made, as Cloud Run's are.
         """
         await self._answer_refusals()
         note = self._cloud.store.notes(NOTES)[service]
         name = machine_name(service)
         if self._cloud.network.listening(name):
             return str(note["uri"])
-        address = self._cloud.addresses.allocate_public(name)
+        addresses = f"{self._cloud.settings.network}.{_ADDRESSES}"
+        address = self._cloud.addresses.allocate_in(addresses, name)
         wanted = note.get("port") or _FIRST_PORT
         for port in (wanted, *(one for one in range(_FIRST_PORT, _LAST_PORT + 1) if one != wanted)):
             try:
@@ -81,6 +84,23 @@ class Fronts:
             return self._refusal(404)
         if not note.get("invoker_iam_disabled") and not is_public(self._cloud.store, service):
             return self._refusal(403)
+        return self._instance(service, note)
+
+    def socket_for(self, url: str, email: str) -> Path | None:
+        """Where a caller with a service account's token gets when it asks `url`; None: no service of ours.
+
+        The caller is a service of Google's in this project, which every ingress admits.
+        """
+        for service, note in self._cloud.store.notes(NOTES).items():
+            if f"{url}/".startswith(f"{note.get('uri')}/"):
+                store = self._cloud.store
+                open_to_all = note.get("invoker_iam_disabled") or is_public(store, service)
+                if not open_to_all and not may_invoke(store, email, service):
+                    return self._refusal(403)
+                return self._instance(service, note)
+        return None
+
+    def _instance(self, service: str, note: dict[str, Any]) -> Path:
         machine = self._cloud.machines.running(f"run/{service}/{note.get('active')}")
         socket = None
         if machine and isinstance(machine.software, Instance):

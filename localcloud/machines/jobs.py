@@ -47,7 +47,6 @@ async def run_job(
     container = container_of(template)
     account = short(template.get("serviceAccount")) or DEFAULT_ACCOUNT
     program = program_of(cloud, container, args)
-    declared = environment_of(cloud, container, account)
     execution = f"{job}-{secrets.token_hex(3)[:5]}"
     host = MachineHost(cloud, f"job/{execution}", "run", "")
     cloud.store.note(
@@ -56,6 +55,7 @@ async def run_job(
     run = _Run(host, job, execution, int(template.get("maxRetries", 3)), _seconds(template.get("timeout")))
     host.power_on()
     try:
+        declared = environment_of(cloud, container, account, host.run / "volumes")
         return await run.to_its_end(program.argv, program.cwd, program.env | declared | dict(env or {}))
     finally:
         await host.power_off()

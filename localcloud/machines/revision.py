@@ -36,7 +36,8 @@ class Replica:
     async def start(self) -> None:
         """Start the program and wait for its startup probe. Raises `CloudError` 400 when it fails."""
         revision, container = self._revision, self._revision.container
-        env = revision.environment() | {"UNIX_SOCKET": str(self.socket)}
+        volumes = revision.host.run / f"volumes-{self.index}"
+        env = revision.environment(volumes) | {"UNIX_SOCKET": str(self.socket)}
         self.socket.unlink(missing_ok=True)
         program = program_of(revision.host.cloud, container)
         process = await revision.host.spawn(
@@ -133,9 +134,12 @@ class Instance:
         self._turn += 1
         return ready[self._turn % len(ready)].socket if ready else None
 
-    def environment(self) -> dict[str, str]:
-        """The container's environment as Cloud Run sets it (container runtime contract)."""
-        declared = environment_of(self.host.cloud, self.container, self.spec["service_account"])
+    def environment(self, volumes: Path) -> dict[str, str]:
+        """The container's environment as Cloud Run sets it (container runtime contract).
+
+        `volumes` is the folder that its secret volumes are written below.
+        """
+        declared = environment_of(self.host.cloud, self.container, self.spec["service_account"], volumes)
         return declared | {
             "PORT": str(self.container["port"]),
             "K_SERVICE": self.spec["service"],

@@ -234,10 +234,10 @@ async def test_removal_leaves_no_process_port_or_address(cloud: Cloud, checkout:
 
 
 async def test_a_port_in_use_moves_the_front_to_the_next(cloud: Cloud, checkout: Path, prefix: str) -> None:
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), f"{prefix}.128.2", 8080)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), f"{prefix}.191.2", 8080)
     async with server:
         outputs = await cloudrun.deploy(cloud, "api", declared())
-    assert outputs["uri"] == f"http://{prefix}.128.2:8081"
+    assert outputs["uri"] == f"http://{prefix}.191.2:8081"
     assert Fronts.of(cloud).target("api", "internet").exists()
 
 
@@ -278,3 +278,102 @@ async def _pid_after(uri: str, before: int) -> int:
         if found != before:
             return found
         await asyncio.sleep(0.02)
+
+
+def with_volume(path: str = "/secrets/key", **secret: Any) -> Any:
+    """A service that mounts version 1 of the secret `key`."""
+    volume = {
+        "name": "files",
+        "secret": {"secret": "key", "items": [{"path": "it", "version": "1"}], **secret},
+    }
+    container = declared(
+        env={"KEY_FILE": f"{path}/it", "OTHER": "/secrets/keyring"},
+        volumeMounts=[{"name": "files", "mountPath": path}],
+    )
+    container["template"]["volumes"] = [volume]
+    return container
+
+
+def put_secret(cloud: Cloud, network: Network, *, grant: bool) -> None:
+    version = Resource(
+        "gcp:secretmanager/secretVersion:SecretVersion",
+        "projects/local/secrets/key/versions/1",
+        {"secret": "projects/local/secrets/key", "secretData": "s3cret\n$x"},
+        {"version": "1"},
+    )
+    cloud.store.put(version)
+    if grant:
+        network.declare(
+            "gcp:secretmanager/secretIamMember:SecretIamMember",
+            "grant",
+            secretId="key",
+            role="roles/secretmanager.secretAccessor",
+            member=f"serviceAccount:{ACCOUNT}",
+        )
+
+
+def content_and_mode(file: Path) -> tuple[str, int]:
+    return file.read_text(), file.stat().st_mode & 0o777
+
+
+async def test_a_secret_volume_is_a_file_that_its_variable_leads_to(
+    cloud: Cloud, checkout: Path, network: Network
+) -> None:
+    put_secret(cloud, network, grant=True)
+    outputs = await cloudrun.deploy(cloud, "api", with_volume(defaultMode=0o400))
+    env = (await get(outputs["uri"]))["env"]
+    file = Path(env["KEY_FILE"])
+    assert content_and_mode(file) == ("s3cret\n$x", 0o400)
+    assert env["OTHER"] == "/secrets/keyring", "only paths below the mount path lead elsewhere"
+    assert cloud.settings.home not in file.parents, "it lies in memory, and not on the disk"
+    await cloudrun.remove(cloud, "api")
+    with pytest.raises(FileNotFoundError):
+        content_and_mode(file)
+
+
+async def test_an_instance_that_starts_again_finds_its_volume(
+    cloud: Cloud, checkout: Path, network: Network
+) -> None:
+    put_secret(cloud, network, grant=True)
+    outputs = await cloudrun.deploy(cloud, "api", with_volume())
+    before = await get(outputs["uri"])
+    os.kill(before["pid"], signal.SIGKILL)
+    await _pid_after(outputs["uri"], before["pid"])
+    assert content_and_mode(Path((await get(outputs["uri"]))["env"]["KEY_FILE"]))[0] == "s3cret\n$x"
+
+
+async def test_a_secret_volume_wants_the_grant(cloud: Cloud, checkout: Path, network: Network) -> None:
+    put_secret(cloud, network, grant=False)
+    with pytest.raises(
+        CloudError, match=r"volumes\[0\].secret: Permission denied on secret: .*/key/versions/1"
+    ):
+        await cloudrun.deploy(cloud, "api", with_volume())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"volumes": []}, "there is no volume 'files'"),
+        ({"volumes": [{"name": "files", "emptyDir": {}}]}, "mounts secrets, and 'files' is something else"),
+    ],
+)
+async def test_a_volume_that_cannot_be_mounted_is_refused(
+    cloud: Cloud, checkout: Path, change: dict[str, Any], says: str
+) -> None:
+    service = with_volume()
+    service["template"].update(change)
+    with pytest.raises(CloudError, match=says):
+        await cloudrun.deploy(cloud, "api", service)
+
+
+@pytest.mark.parametrize("path", ["/", "secrets", "/proc/x", "/dev", "/a/../b"])
+async def test_a_place_that_cannot_be_mounted_at_is_refused(cloud: Cloud, checkout: Path, path: str) -> None:
+    with pytest.raises(CloudError, match="mount_path"):
+        await cloudrun.deploy(cloud, "api", with_volume(path))
+
+
+async def test_the_first_services_address_is_known_before_it_is_made(
+    cloud: Cloud, checkout: Path, prefix: str
+) -> None:
+    assert cloud.addresses.allocate_public("droplet/1")
+    assert (await cloudrun.deploy(cloud, "api", declared()))["uri"] == f"http://{prefix}.191.2:8080"
