@@ -90,6 +90,7 @@ async def _run(home: Path, network: str | None, images: Mapping[str, str], ready
     from localcloud.exchange_process import ExchangeProcess
     from localcloud.machines import cloudrun
     from localcloud.providers.server import serve_providers, stop_providers
+    from localcloud.scheduler import Scheduler
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -123,6 +124,7 @@ async def _run(home: Path, network: str | None, images: Mapping[str, str], ready
         for task in background[1:]:
             task.cancel()
         await asyncio.gather(*background[1:], return_exceptions=True)
+        await Scheduler.of(cloud).close()
         await cloudrun.settle(cloud)
         await cloud.machines.close()
         await exchange.stop()
@@ -137,11 +139,13 @@ async def _resume(cloud: Cloud) -> None:
     """Bring back what ran before, while the daemon already answers."""
     from localcloud.digitalocean import DigitalOcean
     from localcloud.machines import cloudrun
+    from localcloud.scheduler import Scheduler
 
     try:
         await cloudrun.resume(cloud)
         await cloud.machines.resume()
         await DigitalOcean.of(cloud).take_up()
+        Scheduler.of(cloud).resume()
     except Exception:
         cloud.log.exception("not everything came back")
 

@@ -15,6 +15,7 @@ from localcloud.providers.gcp import (
     network,
     private_access,
     run,
+    scheduler,
     secret,
     sql,
 )
@@ -37,6 +38,7 @@ HANDLERS = (
     *keeping.HANDLERS,
     *sql.HANDLERS,
     *run.HANDLERS,
+    *scheduler.HANDLERS,
 )
 
 

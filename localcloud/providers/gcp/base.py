@@ -20,6 +20,7 @@ from localcloud.state import Resource
 APIS = {
     "artifactregistry": "artifactregistry",
     "cloudrunv2": "run",
+    "cloudscheduler": "cloudscheduler",
     "compute": "compute",
     "iam": "iam",
     "iap": "iap",
