@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.alert_kinds import FLEET, USERS
 from broker.fleet.account import Account
 from broker.fleet.agents import Agents, Endpoint
 from broker.fleet.decide import Patience
@@ -17,20 +19,7 @@ from broker.fleet.metrics import FleetMetrics
 from broker.fleet.repository import FleetLease, Repository
 from broker.fleet.spec import DropletSettings
 
-_TOLD = {
-    "second_factor",
-    "second_factor_timeout",
-    "login_failed",
-    "login_locked",
-    "session_taken",
-    "certificate_changed",
-    "unknown_droplet",
-    "enrolment_timeout",
-    "push_refused",
-    "quota_reached",
-    "vault",
-}
-"""Reasons that people are told of when they begin."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +53,25 @@ class Pass:
     moving: int = 0
     problem: str = ""
 
+    def figures(self) -> dict[str, object]:
+        """What its log line says."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "accounts": self.accounts,
+            "droplets": self.droplets,
+            "moving": self.moving,
+            "quarantined": self.quarantined,
+            "held_back": self.held_back,
+            "problem": self.problem,
+        }
+
 
 class LeaseLost(Exception):
     """Another instance may be running passes: this one stops where it is."""
 
 
 Alarm = Callable[[str, str], None]
+Tell = Callable[[Account], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Parts:
     alarm: Alarm
     metrics: FleetMetrics
     tokens: dict[tuple[str, int], str]
+    tell: Tell
 
 
 class Work:
@@ -103,6 +106,7 @@ class Work:
         self.tombstones: set[int] = set()
         self._lease = parts.lease
         self._tokens = parts.tokens
+        self._tell = parts.tell
 
     def endpoint(self, account: Account) -> Endpoint:
         """Where the account's agent is. Raises VaultError, Conflict."""
@@ -116,14 +120,19 @@ class Work:
     def change(self, account: Account, **values: Any) -> Account:
         """Writes, and tells people of a reason that has just begun."""
         written = self.moved(account, self.repository.change(account, **values))
-        if written.status_reason in _TOLD and written.status_reason != account.status_reason:
-            self.alarm(written.status_reason, f"account {written.id}: {written.message}")
+        reason = written.status_reason
+        if reason in FLEET and reason != account.status_reason:
+            told = self._tell(written)
+            if not told or reason not in USERS:
+                self.alarm(reason, f"account {written.id}: {written.message}")
         return written
 
     def moved(self, before: Account, after: Account) -> Account:
-        """Counts a change of status; the account after it."""
+        """Counts and logs a change of status; the account after it."""
         if (before.status, before.status_reason) != (after.status, after.status_reason):
             self.metrics.moved(after)
+            more = {"account_id": after.id, "status": after.status, "reason": after.status_reason}
+            log.info("account moved", extra=more)
         return after
 
     def check_lease(self) -> None:

@@ -14,8 +14,12 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
+
+import structlog
 
 from broker.fleet import policies
 from broker.fleet.account import Account, State, Wanted
@@ -23,7 +27,7 @@ from broker.fleet.agents import Agents
 from broker.fleet.decide import View
 from broker.fleet.digitalocean import DigitalOceanError, Droplet, Droplets, Priority
 from broker.fleet.metrics import FleetMetrics
-from broker.fleet.passes import Alarm, FleetSettings, Parts, Pass, Work
+from broker.fleet.passes import Alarm, FleetSettings, Parts, Pass, Tell, Work
 from broker.fleet.repository import Conflict, FleetLease, Repository
 from broker.fleet.steps import Steps
 from broker.fleet.vault import VaultError
@@ -31,6 +35,7 @@ from broker.fleet.vault import VaultError
 __all__ = ["Alarm", "FleetSettings", "Pass", "Reconciler"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Reconciler:
@@ -45,10 +50,13 @@ class Reconciler:
         lease: FleetLease,
         alarm: Alarm = lambda _kind, _text: None,
         metrics: FleetMetrics | None = None,
+        tell: Tell = lambda _account: False,
     ) -> None:
-        """`alarm(kind, text)` tells people. Opens nothing."""
+        """`alarm(kind, text)` tells operators, `tell(account)` the account's user of its reason, and returns
+        whether there is a way to; without one operators are told of the user's matters too. Opens nothing.
+        """
         self.metrics = metrics or FleetMetrics()
-        self._parts = Parts(settings, repository, droplets, agents, lease, alarm, self.metrics, {})
+        self._parts = Parts(settings, repository, droplets, agents, lease, alarm, self.metrics, {}, tell)
         self._last_pass: float | None = None
         self._running = threading.Lock()
 
@@ -106,9 +114,9 @@ class _OnePass:
             for account in accounts
         ]  # fmt: skip
         with ThreadPoolExecutor(self._settings.probes) as threads:
-            views = list(threads.map(self._looked_at, views, chunksize=1))
+            views = list(threads.map(_noted(self._looked_at), views, chunksize=1))
         with ThreadPoolExecutor(self._settings.steps) as threads:
-            list(threads.map(self._steps.move, views))
+            list(threads.map(_noted(self._steps.move), views))
         self._repository.note_checked(a.id for a in accounts)
         sizes = {d.tag("account"): d.size for d in ours}
         since = 0.0 if self._last is None else told.began - self._last
@@ -119,6 +127,7 @@ class _OnePass:
         told, metrics = self._work.told, self._work.metrics
         told.seconds = time.monotonic() - told.began
         metrics.passes.observe(told.seconds)
+        log.log(logging.WARNING if told.problem else logging.INFO, "fleet pass", extra=told.figures())
         if told.problem:
             metrics.problems.labels(told.problem).inc()
             return told
@@ -190,3 +199,14 @@ class _OnePass:
             if probe is not None:
                 self._work.told.probes[probe.readiness] += 1
         return replace(view, probe=probe, rests=why)
+
+
+def _noted(step: Callable[[View], T]) -> Callable[[View], T]:
+    """The step for another thread: its log lines carry the account's id, and what the pass's carry."""
+    context = structlog.contextvars.get_contextvars()
+
+    def with_context(view: View) -> T:
+        with structlog.contextvars.bound_contextvars(**context, account_id=view.account.id):
+            return step(view)
+
+    return with_context
