@@ -10,11 +10,14 @@ import httpx
 from fastapi import FastAPI, Request, Response
 
 from broker.alerts import Alerts
-from broker.service import halt, problems
+from broker.service import fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.connections import Connection
 from broker.service.database import make_engine
 from broker.service.events import events
+from broker.service.fleet import Fleet, open_vault
+from broker.service.fleet_operator import droplets
+from broker.service.fleet_routes import accounts
 from broker.service.middleware import RequestMiddleware
 from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
@@ -23,7 +26,11 @@ from broker.service.verification import verification
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application. Nothing is opened before it starts (its lifespan), and all is closed at its end."""
+    """The application. Nothing is opened before it starts (its lifespan), and all is closed at its end.
+
+    Raises ConfigurationError for a key file that can't be read.
+    """
+    vault = open_vault(settings.fleet) if settings.fleet else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -37,22 +44,29 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.alerts = alerts
             app.state.authenticator = Authenticator(keys, service.oidc_issuer, service.oidc_audience)
             app.state.connections = {"default": default}
-            await default.start()
+            fleet = app.state.fleet = (
+                Fleet(settings.fleet, vault, engine, alerts) if settings.fleet and vault else None
+            )
+            await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
             try:
                 yield
             finally:
-                await default.stop()
+                # Side by side: an instance has a few seconds for both.
+                await asyncio.gather(default.stop(), *([fleet.stop()] if fleet else []))
         await asyncio.to_thread(engine.dispose)
 
     app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
     problems.install(app)
     _install_refusals(app)
+    fleet_problems.install(app)
     app.include_router(trading)
     app.include_router(orders)
     app.include_router(events)
     app.include_router(verification)
     app.include_router(halt.exports)
     app.include_router(halt.switch)
+    app.include_router(accounts)
+    app.include_router(droplets)
     app.include_router(probes)
     app.add_middleware(RequestMiddleware, body_limit=settings.service.body_limit)
     return app

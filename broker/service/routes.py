@@ -58,6 +58,7 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         409: "It contradicts what is there",
         413: "The body is too large",
         422: "The request is wrong, or the broker refused it",
+        429: "Too many requests: Retry-After says when the next one may come",
         502: "The broker's answer makes no sense",
         503: "The broker can't be reached: since when, and what is being done",
         504: "The order was sent, and nobody knows what became of it",

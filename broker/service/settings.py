@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from broker.errors import ConfigurationError
 from broker.factory import BrokerSettings, settings_from_environment
 from broker.market.quotes import market_settings
+from broker.service.fleet_settings import FleetEnvironment, read_fleet_settings
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -66,28 +67,34 @@ class ServiceSettings(BaseSettings):
 
 
 class Settings:
-    """The service's, the broker's, and where quotes come from."""
+    """The service's, the broker's, the fleet's, and where quotes come from."""
 
     def __init__(
-        self, service: ServiceSettings, broker: BrokerSettings, market: Mapping[str, str] | None = None
+        self,
+        service: ServiceSettings,
+        broker: BrokerSettings,
+        market: Mapping[str, str] | None = None,
+        fleet: FleetEnvironment | None = None,
     ) -> None:
-        """`market`: the variables that `broker.market.quotes.market_settings` found."""
+        """`market`: the variables that `broker.market.quotes.market_settings` found. No `fleet`: it's off."""
         self.service = service
         self.broker = broker
         self.market = market or {}
+        self.fleet = fleet
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What may stand in no text that leaves the process."""
         url = self.service.database_url.get_secret_value()
-        return (*self.broker.secrets, url, urlsplit(url).password or "")
+        cloud = self.fleet.digital_ocean_api_key.get_secret_value() if self.fleet else ""
+        return (*self.broker.secrets, url, urlsplit(url).password or "", cloud)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read all settings. Raises `ConfigurationError` with every problem and the variable's name."""
         environment = os.environ if environment is None else environment
         problems: list[str] = []
-        service = broker = market = None
+        service = broker = market = fleet = None
         try:
             service = read_service_settings(environment)
         except ConfigurationError as wrong:
@@ -100,9 +107,13 @@ class Settings:
             market = market_settings(environment)
         except ConfigurationError as wrong:
             problems.append(wrong.message)
-        if service is None or broker is None or market is None:
+        try:
+            fleet = read_fleet_settings(environment)
+        except ConfigurationError as wrong:
+            problems.append(wrong.message)
+        if service is None or broker is None or market is None or problems:
             raise ConfigurationError("; ".join(problems))
-        return cls(service, broker, market)
+        return cls(service, broker, market, fleet)
 
 
 def read_service_settings(environment: Mapping[str, str]) -> ServiceSettings:

@@ -73,7 +73,9 @@ def database_url(migrated: str) -> str:
     with psycopg.connect(migrated.replace("+psycopg", ""), autocommit=True) as db:
         db.execute(
             "truncate orders, leases, fills, positions,"
-            " trading_switches, trading_switch_changes, order_admissions, live_verifications"
+            " trading_switches, trading_switch_changes, order_admissions, live_verifications,"
+            " broker_accounts, broker_account_events, enrolments, fleet_tombstones, fleet_quarantine,"
+            " fleet_keys, fleet_lease"
         )
     return migrated
 

@@ -1,0 +1,258 @@
+"""The fleet inside the service: its parts built from settings, started, woken and stopped.
+
+    fleet = Fleet(settings, engine, alerts)
+    await fleet.start()
+    account = await fleet.call(fleet.repository.get, account_id)
+
+The parts need the database (its keys are there), so a service that starts without one has a fleet that
+isn't there yet: whoever asks for a part gets `FleetAway`, and it opens by itself once the database answers.
+Blocking work runs in threads of the fleet's own, so that slow droplets can't hold up orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar, TypeVarTuple, Unpack
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.alerts import Alerts
+from broker.errors import ConfigurationError
+from broker.fleet.__main__ import open_wrapper
+from broker.fleet.agents import Agents, TlsAgents
+from broker.fleet.digitalocean import Budget, Droplets, Priority, PydoDroplets, Room
+from broker.fleet.enrolment import Enroller
+from broker.fleet.keys import FleetKeys
+from broker.fleet.metrics import FleetMetrics
+from broker.fleet.reconciler import FleetSettings, Pass, Reconciler
+from broker.fleet.repository import FleetLease, Repository
+from broker.fleet.runner import Runner
+from broker.fleet.spec import droplet_size
+from broker.fleet.status import Statuses
+from broker.fleet.vault import Vault, VaultError
+from broker.service.fleet_settings import FleetEnvironment
+
+log = structlog.get_logger("broker.service.fleet")
+
+#: how long the start of the service waits for the database, and a check before a create holds, in seconds
+START_SECONDS = 5.0
+ROOM_SECONDS = 15.0
+#: Cloud Run ends an instance 10 s after SIGTERM, and requests get 4 of them
+STOP_SECONDS = 4.0
+RETRY_SECONDS = 2.0
+
+_Given = TypeVarTuple("_Given")
+_T = TypeVar("_T")
+
+
+def open_vault(settings: FleetEnvironment) -> Vault:
+    """The vault under the wrapping key that is set. Raises ConfigurationError when that can't be used."""
+    try:
+        return Vault(open_wrapper(settings.wrapping_key))
+    except VaultError as wrong:
+        raise ConfigurationError(f"FLEET_KEY_FILE, FLEET_KMS_KEY: {wrong}") from None
+
+
+class FleetAway(Exception):
+    """The fleet isn't open yet: why, since when."""
+
+    def __init__(self, reason: str, since: datetime) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.since = since
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    repository: Repository
+    droplets: Droplets
+    agents: Agents
+    reconciler: Reconciler
+    enroller: Enroller
+    runner: Runner
+    lease: FleetLease
+
+
+class Fleet:
+    """One for a process. Everything is made by `start`; parts raise FleetAway until they are there."""
+
+    def __init__(self, settings: FleetEnvironment, vault: Vault, engine: Engine, alerts: Alerts) -> None:
+        """Opens nothing."""
+        self.settings = settings
+        self.metrics = FleetMetrics()
+        self.statuses: Statuses[bytes] = Statuses()
+        self.last_pass: Pass | None = None
+        self.last_pass_at: datetime | None = None
+        #: dollars a month by size, as DigitalOcean said lately
+        self.prices: dict[str, float] = {}
+        self._vault = vault
+        self._engine = engine
+        self._alerts = alerts
+        self._parts: _Parts | None = None
+        self._why = FleetAway("the fleet is being opened", datetime.now(UTC))
+        self._opening: asyncio.Task[None] | None = None
+        # Two kinds of threads: calls of the database are short, droplets may not answer for half a minute.
+        self._quick = ThreadPoolExecutor(8, "fleet-database")
+        self._slow = ThreadPoolExecutor(16, "fleet-network")
+        self._rooms: dict[str, tuple[float, Room]] = {}
+
+    # parts
+
+    @property
+    def _opened(self) -> _Parts:
+        if self._parts is None:
+            raise FleetAway(self._why.reason, self._why.since)
+        return self._parts
+
+    @property
+    def repository(self) -> Repository:
+        """The accounts. Raises FleetAway, as the others do."""
+        return self._opened.repository
+
+    @property
+    def droplets(self) -> Droplets:
+        """DigitalOcean."""
+        return self._opened.droplets
+
+    @property
+    def agents(self) -> Agents:
+        """The droplets' agents."""
+        return self._opened.agents
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """What runs passes."""
+        return self._opened.reconciler
+
+    @property
+    def enroller(self) -> Enroller:
+        """What answers droplets that make themselves known."""
+        return self._opened.enroller
+
+    @property
+    def runner(self) -> Runner:
+        """What has passes run by itself."""
+        return self._opened.runner
+
+    @property
+    def lease(self) -> FleetLease:
+        """Whether this instance runs the passes."""
+        return self._opened.lease
+
+    # life
+
+    async def start(self) -> None:
+        """Opens the fleet and starts its passes; goes on with that by itself if the database is away."""
+        self._opening = asyncio.create_task(self._open_until_it_works(), name="fleet-open")
+        await asyncio.wait({self._opening}, timeout=START_SECONDS)
+
+    async def stop(self) -> None:
+        """No more passes; waits a few seconds for the one that runs, and gives the lease back."""
+        if self._opening is not None:
+            self._opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._opening
+        if self._parts is not None:
+            await asyncio.to_thread(self._end, self._parts)
+        self._quick.shutdown(wait=False, cancel_futures=True)
+        self._slow.shutdown(wait=False, cancel_futures=True)
+
+    def _end(self, parts: _Parts) -> None:
+        parts.runner.stop(STOP_SECONDS)
+        with contextlib.suppress(SQLAlchemyError):  # then it runs out by itself
+            parts.lease.release()
+
+    async def _open_until_it_works(self) -> None:
+        while True:
+            try:
+                self._parts = await asyncio.to_thread(self._open)
+                self._parts.runner.start()
+                return
+            except SQLAlchemyError as failure:
+                reason = f"the database can't be used: {type(failure).__name__}"
+            except VaultError as failure:
+                reason = f"the fleet's keys can't be opened: {failure}"
+            if reason != self._why.reason:
+                log.warning("the fleet isn't open", reason=reason)
+                self._why = FleetAway(reason, datetime.now(UTC))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _open(self) -> _Parts:
+        settings, engine = self.settings, self._engine
+        keys = FleetKeys(engine, self._vault)
+        repository = Repository(engine, self._vault, keys)
+        budget = Budget()
+        self.metrics.watch(budget)
+        token = settings.digital_ocean_api_key.get_secret_value()
+        droplets = PydoDroplets(token, settings.digital_ocean_api_url, budget)
+        agents = TlsAgents(keys.sign)
+        lease = FleetLease(engine, settings.stack)
+        reconciler = Reconciler(
+            FleetSettings(settings.stack, settings.fleet_service_url, keys.push_key, settings.droplets),
+            repository,
+            droplets,
+            agents,
+            lease,
+            self._alarm,
+            self.metrics,
+        )
+        runner = Runner(reconciler, budget, on_pass=self.passed)
+        enroller = Enroller(repository, droplets, agents, self._alarm, runner.wake, self.metrics)
+        return _Parts(repository, droplets, agents, reconciler, enroller, runner, lease)
+
+    def _alarm(self, kind: str, text: str) -> None:
+        self._alerts.notify(kind, text)
+
+    # use
+
+    async def call(self, work: Callable[[Unpack[_Given]], _T], *arguments: *_Given) -> _T:
+        """Runs something short that blocks, such as a statement, in a thread."""
+        return await self._in(self._quick, work, *arguments)
+
+    async def ask(self, work: Callable[[Unpack[_Given]], _T], *arguments: *_Given) -> _T:
+        """Runs something that may block for long, such as a droplet's answer, in a thread."""
+        return await self._in(self._slow, work, *arguments)
+
+    async def _in(
+        self, threads: ThreadPoolExecutor, work: Callable[[Unpack[_Given]], _T], *given: *_Given
+    ) -> _T:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, *given))
+
+    def changed(self, account_id: str) -> None:
+        """A request has written an account: what is known of it is old, and a pass is due."""
+        self.statuses.forget(account_id)
+        self.runner.wake()
+
+    def passed(self, told: Pass) -> None:
+        """A pass has run here."""
+        self.last_pass, self.last_pass_at = told, datetime.now(UTC)
+        self.statuses.clear()
+
+    def room(self, environment: str) -> Room:
+        """Whether a droplet could be made now, and for how much. Blocking; raises DigitalOceanError.
+
+        Asked for once in some seconds, so that connects can't use up DigitalOcean's request limit.
+        """
+        size = self.size(environment)
+        until, room = self._rooms.get(size, (0.0, None))
+        if room is None or time.monotonic() >= until:
+            place = self.settings.droplets
+            room = self.droplets.room(size, place.region, place.image, Priority.USER)
+            self._rooms[size] = (time.monotonic() + ROOM_SECONDS, room)
+            if room.price_monthly is not None:
+                self.prices[size] = room.price_monthly
+        return room
+
+    def size(self, environment: str) -> str:
+        """The size of a new droplet."""
+        return droplet_size(environment, self.settings.droplets)  # type: ignore[arg-type]

@@ -1,0 +1,165 @@
+"""Requests and answers of the fleet's routes: the integration document's, and what was added to them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic.config import JsonDict
+
+from broker.fleet import spec
+from broker.fleet.account import Account, State
+
+Environment = Literal["demo", "live", "paper"]
+Status = Literal["provisioning", "initializing", "running", "stopped", "error", "deleted"]
+
+
+class Credentials(BaseModel):
+    """A login at IBKR. Kept encrypted, sent to the account's own server only, never shown again."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    username: Annotated[str, Field(max_length=128, repr=False, description="IBKR user name")]
+    password: Annotated[SecretStr, Field(max_length=256, description="Any characters that IBKR takes")]
+
+    @field_validator("username")
+    @classmethod
+    def _check_username(cls, value: str) -> str:
+        spec.check_credentials(spec.Credentials(value, "x"), for_snapshot=False)
+        if value != value.strip():
+            raise ValueError("the IBKR username begins or ends with white space: remove it")
+        return value
+
+    @field_validator("password")
+    @classmethod
+    def _check_password(cls, value: SecretStr) -> SecretStr:
+        spec.check_credentials(spec.Credentials("x", value.get_secret_value()), for_snapshot=False)
+        return value
+
+
+_LOGIN: JsonDict = {"username": "IBKR_USERNAME", "password": "IBKR_PASSWORD"}
+
+
+class ConnectBody(BaseModel):
+    """An account to be connected. `demo` is a paper login on a smaller server."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"credentials": _LOGIN, "environment": "demo"}]},
+    )
+
+    credentials: Credentials
+    environment: Environment
+
+
+class Billing(BaseModel):
+    """What the account's server costs."""
+
+    #: whether there is a server, which DigitalOcean bills, switched off or not
+    billed: bool
+    #: dollars a month while there is one; null if DigitalOcean's price isn't known
+    monthly_usd: float | None
+    size: str
+    message: str
+
+
+class ConnectedAccount(BaseModel):
+    """An account as its user sees it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "account_id": "ib-demo-a1b2c3d4",
+                    "service_id": 123456789,
+                    "status": "provisioning",
+                    "message": "Server provisioning initiated. This process may take a few minutes.",
+                    "environment": "demo",
+                    "reason": "creating",
+                    "since": "2026-11-20T15:00:00Z",
+                    "wanted": "running",
+                    "policy": "always",
+                    "unattended_live": False,
+                    "region": "nyc1",
+                    "created_at": "2026-11-20T15:00:00Z",
+                    "checked_at": None,
+                    "billing": {
+                        "billed": True,
+                        "monthly_usd": 4.0,
+                        "size": "s-1vcpu-512mb-10gb",
+                        "message": "DigitalOcean bills 4.00 USD a month while the server exists.",
+                    },
+                }
+            ]
+        }
+    )
+
+    account_id: str
+    #: the droplet's number at DigitalOcean; null while there is none
+    service_id: int | None
+    status: Status
+    #: one sentence for people: what goes on, and what they can do
+    message: str
+    environment: Environment
+    #: a word for programs, see docs/fleet.md; empty if the status says it all
+    reason: str
+    #: when status or reason changed last
+    since: datetime
+    #: what was asked for
+    wanted: Literal["running", "stopped", "hibernated", "deleted"]
+    policy: str
+    unattended_live: bool
+    region: str | None
+    created_at: datetime
+    #: when the server was looked at last
+    checked_at: datetime | None
+    billing: Billing
+
+
+class AccountPage(BaseModel):
+    """Some accounts, by id."""
+
+    accounts: list[ConnectedAccount]
+    #: to be given as `after` for those that follow; null at the end
+    next: str | None
+
+
+def connected(account: Account, size: str, prices: dict[str, float]) -> ConnectedAccount:
+    """The answer about an account; `size` is a new droplet's, `prices` dollars a month by size."""
+    return ConnectedAccount.model_validate(
+        {
+            "account_id": account.id,
+            "service_id": account.do_droplet_id,
+            "status": account.status,
+            "message": account.message,
+            "environment": account.environment,
+            "reason": account.status_reason,
+            "since": account.status_since,
+            "wanted": account.wanted,
+            "policy": account.policy,
+            "unattended_live": account.unattended_live,
+            "region": account.do_region,
+            "created_at": account.created_at,
+            "checked_at": account.do_last_status_check,
+            "billing": billing(account, size, prices),
+        }
+    )
+
+
+def billing(account: Account, size: str, prices: dict[str, float]) -> Billing:
+    """What an account costs, as far as is known: DigitalOcean's price when its droplet was made, or now."""
+    made = json.loads(account.custom_data) if account.custom_data else {}
+    size = made.get("size") or size
+    price = made.get("price_monthly") or prices.get(size)
+    cost = f"{price:.2f} USD a month" if price is not None else "its price"
+    if account.do_droplet_id is not None:
+        off = account.do_server_status == "off"
+        said = f"DigitalOcean bills {cost} while the server exists{', switched off too' if off else ''}."
+        return Billing(billed=True, monthly_usd=price, size=size, message=said + " Hibernate ends that.")
+    said = "There is no server and nothing is billed."
+    if account.status in (State.PROVISIONING, State.INITIALIZING):
+        said = f"There is no server yet. DigitalOcean bills {cost} from when there is one."
+    return Billing(billed=False, monthly_usd=price, size=size, message=said)
