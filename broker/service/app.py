@@ -21,6 +21,7 @@ from broker.service.fleet_routes import accounts
 from broker.service.middleware import RequestMiddleware
 from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
+from broker.service.sessions import sessions
 from broker.service.settings import Settings
 from broker.service.verification import verification
 
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(halt.switch)
     app.include_router(accounts)
     app.include_router(droplets)
+    app.include_router(sessions)
     app.include_router(probes)
     app.add_middleware(RequestMiddleware, body_limit=settings.service.body_limit)
     return app

@@ -1,5 +1,10 @@
 """Bearer tokens: JWTs of one OIDC issuer, checked with its published keys.
 
+A browser's session is the same token in a cookie that no script can read. A page of another site can make a
+browser send requests here, so a cookie counts only where the browser says that the request is this site's
+own (`Sec-Fetch-Site`; W3C, Fetch Metadata Request Headers), or, from browsers that don't say, where `Origin`
+names this host. It is `SameSite=Strict` beside, so that most such requests come without it.
+
 Keys are cached and fetched again when a token names one that isn't known (rotation), at most once
 in `REFRESH_PAUSE` seconds, so that tokens with invented key ids can't make the issuer busy.
 """
@@ -11,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import jwt
@@ -26,6 +32,10 @@ KEYS_LIVE = 600.0
 REFRESH_PAUSE = 5.0
 #: seconds that clocks may differ
 LEEWAY = 30.0
+
+#: the cookie of a browser's session
+COOKIE = "session"
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 #: describes the scheme in the OpenAPI document; the check itself is `Authenticator.principal`
 bearer = HTTPBearer(auto_error=False, description="A JWT of the configured OIDC issuer")
@@ -142,13 +152,37 @@ def require(*roles: str) -> Callable[[Request], Coroutine[Any, Any, Principal]]:
 
     async def check(request: Request) -> Principal:
         authenticator: Authenticator = request.app.state.authenticator
-        principal = await authenticator.principal(request.headers.get("authorization"))
+        principal = await authenticator.principal(authorization(request))
         request.state.user = principal.user
         if not principal.roles & set(roles):
             raise Forbidden(f"this needs the role {' or '.join(roles)}")
         return principal
 
     return check
+
+
+def authorization(request: Request) -> str | None:
+    """The Authorization header, or the session's token in its form. Raises `Forbidden` (another site's)."""
+    header = request.headers.get("authorization")
+    token = request.cookies.get(COOKIE)
+    if header is not None or token is None:
+        return header
+    check_same_origin(request)
+    return f"Bearer {token}"
+
+
+def check_same_origin(request: Request) -> None:
+    """Raises `Forbidden` for a request that a browser made on behalf of another site."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        # "none": a person typed the address, or opened a bookmark.
+        own = site == "same-origin" or (site == "none" and request.method in _SAFE_METHODS)
+    elif origin is not None:
+        own = urlsplit(origin).netloc == request.headers.get("host")
+    else:
+        own = request.method in _SAFE_METHODS
+    if not own:
+        raise Forbidden("a browser's session may be used from the dashboard's own pages only")
 
 
 def _subject(claims: dict[str, Any]) -> str:
