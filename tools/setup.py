@@ -1,7 +1,7 @@
 """Makes a checkout ready: `python3 -m tools.setup [--pulumi] [--ib-async]`.
 
 Looks at the machine first and says at once all that it lacks. Then makes, once, what is missing:
-the virtual environment, the Pulumi CLI, and the second environment of the tests over ib_async.
+the virtual environment, the dashboard's scripts, the Pulumi CLI, and the second environment of the tests over ib_async.
 With everything in place it takes a few hundredths of a second.
 
 This module and `machine` run under whatever `python3` is, so they keep to syntax that Python 3.6
@@ -37,9 +37,10 @@ def check(wants_cli: bool) -> List[str]:
 
 def make_ready(wants_cli: bool, wants_ib_async: bool) -> None:
     """Make what is missing. Raises steps.SetupFailed."""
-    from tools import environments, pulumi_cli
+    from tools import environments, pulumi_cli, web_packages
 
     environments.MAIN.make("Installing the Python packages")
+    web_packages.ensure(CHECKOUT, machine.cache_folder())
     if wants_ib_async:
         environments.IB_ASYNC.make("Installing the Python packages of the tests over ib_async")
     if wants_cli:
