@@ -1,8 +1,8 @@
 """Makes a checkout ready: `python3 -m tools.setup [--pulumi] [--ib-async]`.
 
 Looks at the machine first and says at once all that it lacks. Then makes, once, what is missing:
-the virtual environment, the dashboard's scripts, the Pulumi CLI, and the second environment of the tests over ib_async.
-With everything in place it takes a few hundredths of a second.
+the virtual environment, the dashboard's scripts, the Pulumi CLI, and the second environment of the
+tests over ib_async. With everything in place it takes a few hundredths of a second.
 
 This module and `machine` run under whatever `python3` is, so they keep to syntax that Python 3.6
 reads; the rest is imported once a suitable interpreter runs it.

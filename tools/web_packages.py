@@ -40,8 +40,8 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """Its folder under the destination, which is part of the files' addresses: a new version, a new one."""
-        return f"{self.name}-{self.version}"
+        """Its folder under the destination, and in the files' addresses: another version has another."""
+        return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}"
 
 
 def read(lock: Path) -> list[Package]:
@@ -59,7 +59,7 @@ def is_complete(packages: list[Package], destination: Path) -> bool:
 
 
 def install(packages: list[Package], destination: Path, cache: Path | None = None) -> None:
-    """Puts the packages' files under `destination`, and removes what is no longer pinned. Raises NotFetched."""
+    """Puts the packages' files there, and removes what is no longer pinned. Raises NotFetched."""
     destination.mkdir(parents=True, exist_ok=True)
     wanted = {one.folder for one in packages}
     for one in packages:
@@ -106,6 +106,8 @@ def _archive(package: Package, cache: Path | None) -> bytes:
 def _download(package: Package) -> bytes:
     base = package.name.rpartition("/")[2]
     address = f"{registry().rstrip('/')}/{package.name}/-/{base}-{package.version}.tgz"
+    if not address.startswith(("https://", "http://")):
+        raise NotFetched("NPM_CONFIG_REGISTRY isn't an http or https address: set it to the registry's")
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content: bytes = answer.read(LARGEST)
