@@ -144,7 +144,12 @@ def decide(view: View) -> Decision:
         return Decision(Do.ADOPT, State.PROVISIONING, "creating", kept.id, remove)
     if kept.status == "archive":
         return Decision(Do.NOTHING, State.ERROR, "droplet_archived", kept.id, remove)
-    if account.wanted == Wanted.STOPPED:
+    stopped = account.wanted == Wanted.STOPPED
+    if kept.status == "new" and view.age(account.create_started_at) >= view.patience.enrol:
+        # Its create broke down at DigitalOcean: it will never be anything else.
+        said = (State.STOPPED, "stopping") if stopped else (State.PROVISIONING, "creating")
+        return Decision(Do.NOTHING, *said, kept.id, (*remove, (kept.id, NEVER_ENROLLED)))
+    if stopped:
         return _stop(view, kept, remove)
     if kept.status == "new":
         return Decision(Do.NOTHING, State.PROVISIONING, "creating", kept.id, remove)

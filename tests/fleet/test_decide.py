@@ -54,7 +54,7 @@ TABLE = {
     "another held the credentials and isn't gone for sure": (
         account(credentials_droplet_id=6), [], {}, ("confirm_gone", "provisioning", "creating")),
     "it is being made": (
-        with_droplet(certificate_droplet_id=None), [droplet(7, "new")], {},
+        account(do_droplet_id=7, create_started_at=ago(100)), [droplet(7, "new")], {},
         ("nothing", "provisioning", "creating")),
     "it has no address": (
         with_droplet(), [droplet(7, address="")], {}, ("nothing", "provisioning", "creating")),
@@ -255,6 +255,11 @@ def test_deleting_takes_all_of_ours_and_nothing_else():
 
 def test_one_that_never_enrolled_is_removed_with_that_reason():
     found = see(account(do_droplet_id=7, create_started_at=ago(1801)), droplet())
+    assert found.remove == ((7, NEVER_ENROLLED),)
+
+
+def test_one_whose_create_broke_down_isnt_waited_for_for_ever():
+    found = see(account(do_droplet_id=7, create_started_at=ago(1801)), droplet(7, "new"))
     assert found.remove == ((7, NEVER_ENROLLED),)
 
 
