@@ -4,12 +4,13 @@ NAME ?=
 PORT ?= 4002
 LISTEN ?= 127.0.0.1:4002
 PYTEST_ARGS ?=
+IMAGE ?=
 
 # Without bytecode every process would compile what it imports anew, Pulumi's SDKs above all.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview destroy refresh status verify logs tunnel output token test bench soak lint lock clean setup
+.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -24,6 +25,7 @@ help:
 	@echo "make up        bring the stack up (STACK=local by default: no account needed)"
 	@echo "make test      run every test"
 	@echo "make preview   show what up would do"
+	@echo "make drift     fail if anything isn't as the last up left it"
 	@echo "make status    what runs, and how it is"
 	@echo "make verify    try the gateway: live orders leave only through one that has passed"
 	@echo "make logs      what machines and service say (NAME=machine)"
@@ -42,9 +44,9 @@ help:
 setup:
 	$(ready_with_cli)
 
-up preview refresh destroy:
+up preview drift refresh destroy:
 	$(ready_with_cli)
-	$(stack)
+	$(stack) --image '$(IMAGE)'
 
 env:
 	$(ready_with_cli)

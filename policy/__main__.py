@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ _FOLDER = Path(__file__).resolve().parent
 sys.path[:] = [str(_FOLDER.parent), *(entry for entry in sys.path if Path(entry or ".").resolve() != _FOLDER)]
 
 import pulumi_policy  # noqa: E402
+from pulumi.runtime import proto  # noqa: E402
 from pulumi_policy import policy as sdk  # noqa: E402
 
 from policy.model import Resource, Stack, from_wire  # noqa: E402
@@ -21,16 +21,29 @@ from policy.rules import RULES, Rule  # noqa: E402
 
 
 class Inputs:
-    """A resource's inputs with their marks, in a form that the SDK hands on untouched."""
+    """A resource's inputs with their marks, in a form that the SDK hands on untouched.
 
-    def __init__(self, wire: dict[str, Any]) -> None:
+    The SDK itself unwraps secrets before a policy sees them, and two rules ask whether a value is one.
+    """
+
+    def __init__(self, wire: dict[str, Any], proxy_secrets: bool = False) -> None:
         self.values: dict[str, Any] = from_wire(wire)
 
 
-def stack() -> Stack:
-    """The stack that is checked, from what the engine tells a pack."""
-    config = json.loads(os.environ.get("PULUMI_CONFIG") or "{}")
-    return Stack(os.environ.get("PULUMI_STACK", ""), {key: _decoded(text) for key, text in config.items()})
+class Analyzer(sdk._PolicyAnalyzerServicer):
+    """What the engine talks to: the SDK's, which keeps what the engine says of the stack."""
+
+    stack = Stack("")
+
+    def ConfigureStack(self, request: Any, context: Any) -> Any:  # noqa: N802 - as in the protocol
+        """Comes before the first resource, with the configuration decrypted. The SDK reads its tags only."""
+        config = {key: _decoded(text) for key, text in request.config.items()}
+        Analyzer.stack = Stack(request.stack, config)
+        return super().ConfigureStack(request, context)
+
+    def Remediate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """No rule changes what a program declares."""
+        return proto.RemediateResponse()
 
 
 def _decoded(text: str) -> Any:
@@ -40,13 +53,13 @@ def _decoded(text: str) -> Any:
         return text
 
 
-def policy(name: str, rule: Rule, checked: Stack) -> pulumi_policy.ResourceValidationPolicy:
+def policy(name: str, rule: Rule) -> pulumi_policy.ResourceValidationPolicy:
     """One rule as the engine knows it."""
 
     def validate(args: pulumi_policy.ResourceValidationArgs, report: pulumi_policy.ReportViolation) -> None:
         inputs: Any = args.props  # an `Inputs`
         resource = Resource(args.resource_type, args.name, inputs.values, args.opts.protect)
-        for problem in rule(resource, checked):
+        for problem in rule(resource, Analyzer.stack):
             report(f"{args.name} {problem}", None)
 
     assert rule.__doc__  # the rule in a sentence
@@ -55,12 +68,10 @@ def policy(name: str, rule: Rule, checked: Stack) -> pulumi_policy.ResourceValid
 
 def main() -> None:
     """Serve the engine until it ends this process."""
-    # The SDK unwraps secrets before a policy sees them, and whether a value is one is what two rules ask.
-    sdk.deserialize_properties = Inputs  # type: ignore[attr-defined, assignment]
-    checked = stack()
+    vars(sdk).update(deserialize_properties=Inputs, _PolicyAnalyzerServicer=Analyzer)
     pulumi_policy.PolicyPack(
         "ibkr",
-        [policy(name, rule, checked) for name, rule in RULES.items()],
+        [policy(name, rule) for name, rule in RULES.items()],
         pulumi_policy.EnforcementLevel.MANDATORY,
     )
 

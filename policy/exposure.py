@@ -58,17 +58,6 @@ def plaintext_secret(resource: Resource, stack: Stack) -> Iterator[str]:
         yield from _command(resource, stack)
 
 
-def unmarked_secret(resource: Resource, stack: Stack) -> Iterator[str]:
-    """What is stored as a secret is one to Pulumi as well."""
-    for kind, key in (
-        ("secretmanager/secretVersion:SecretVersion", "secretData"),
-        ("sql/user:User", "password"),
-    ):
-        value = resource.inputs.get(key)
-        if resource.is_a(kind) and isinstance(value, str):
-            yield (f"has {key} in plain text: state and previews show it. Wrap it in pulumi.Output.secret().")
-
-
 def _variables(template: Any) -> Iterator[Mapping[str, Any]]:
     template = template if isinstance(template, Mapping) else {}
     inner = template.get("template")  # a job's is one deeper

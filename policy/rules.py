@@ -14,7 +14,6 @@ RULES: dict[str, Rule] = {
     "no-open-ingress": network.open_ingress,
     "gateway-ports-from-connector-only": network.gateway_ports,
     "no-plaintext-secret": exposure.plaintext_secret,
-    "secrets-are-marked": exposure.unmarked_secret,
     "no-primitive-role": estate.primitive_role,
     "deletion-protection-in-production": estate.deletion_protection,
     "labels": estate.labels,

@@ -20,6 +20,7 @@ from tools.local_cloud import CommandFailed, LocalCloud
 from tools.steps import Progress
 
 STACK = local_config.STACK
+POLICY = "policy"  # the pack's folder in a checkout
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
 FOREIGN = ("PULUMI_", "DIGITALOCEAN_", "GOOGLE_", "CLOUDSDK_", "GCLOUD_", "GCP_")
 QUIET = {
@@ -51,6 +52,7 @@ class LocalStack:
         self.config = local_config.LocalConfig(self.home / "project", checkout, self.home / "overrides.yaml")
         self._state = self.home / "state"
         self._quiet = quiet
+        self._checkout = checkout
         self._cli: Path | None = None
 
     # What a person or a test does.
@@ -61,12 +63,21 @@ class LocalStack:
             self._pulumi("up", "--yes", "--skip-preview", *options, lock=lock)
 
     def preview(self, *options: str) -> None:
-        """Show what `up` would do. A local cloud that was started for it alone doesn't stay."""
+        """Show what `up` would do, and whether a policy forbids it.
+
+        Only a preview asks the policy pack: it takes longer to start than an `up` without changes takes, and
+        here nobody else's cloud is at stake. A local cloud that was started for it alone doesn't stay.
+        """
         was_running = self.cloud.is_running()
         with self._ready() as lock:
-            self._pulumi("preview", *options, lock=lock)
+            self._pulumi("preview", "--policy-pack", str(self._checkout / POLICY), *options, lock=lock)
         if not was_running and self.is_empty():
             self.cloud.stop()
+
+    def drift(self) -> None:
+        """Fail if anything is no longer as the last `up` left it. Changes nothing."""
+        with self._ready() as lock:
+            self._pulumi("refresh", "--preview-only", "--expect-no-changes", "--diff", lock=lock)
 
     def refresh(self, *options: str) -> None:
         """Compare the state with what there is, and take that over."""

@@ -13,15 +13,22 @@ from typing import Any
 from tools import pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed
+from tools.local_stack import POLICY
 
 GATEWAY = "ibkr-gateway"
 
 
 class RealStack:
-    """One stack that is not `local`. Methods raise CommandFailed with what to do."""
+    """One stack that is not `local`. Methods raise CommandFailed with what to do.
 
-    def __init__(self, name: str, checkout: Path = CHECKOUT, unattended: bool = False) -> None:
+    `image`, where it isn't empty, takes the place of `ibkr:api.image` in the stack's file.
+    """
+
+    def __init__(
+        self, name: str, checkout: Path = CHECKOUT, unattended: bool = False, image: str = ""
+    ) -> None:
         self.name = name
+        self._image = image
         self._checkout = checkout
         self._unattended = unattended
         if not (checkout / f"Pulumi.{name}.yaml").exists():
@@ -31,12 +38,16 @@ class RealStack:
             )
 
     def up(self) -> None:
-        """Preview, ask, make."""
-        self._pulumi("up")
+        """Preview, ask, make; nothing that a policy forbids."""
+        self._pulumi("up", *self._policy(), *self._image_options())
 
     def preview(self) -> None:
-        """Show what `up` would do."""
-        self._pulumi("preview")
+        """Show what `up` would do, and whether a policy forbids it."""
+        self._pulumi("preview", "--diff", *self._policy(), *self._image_options())
+
+    def drift(self) -> None:
+        """Fail if anything is no longer as the last `up` left it. Changes and locks nothing."""
+        self._pulumi("refresh", "--preview-only", "--expect-no-changes", "--diff")
 
     def refresh(self) -> None:
         """Compare the state with what there is, ask, take that over."""
@@ -93,9 +104,15 @@ class RealStack:
         if subprocess.run(argv).returncode != 0:
             raise CommandFailed(f"gcloud failed: {' '.join(argv)}")
 
-    def _pulumi(self, command: str) -> None:
-        argv = [str(self._program()), command, "--stack", self.name]
-        if self._unattended:
+    def _policy(self) -> list[str]:
+        return ["--policy-pack", str(self._checkout / POLICY)]
+
+    def _image_options(self) -> list[str]:
+        return ["--config-path", "--config", f"ibkr:api.image={self._image}"] if self._image else []
+
+    def _pulumi(self, command: str, *options: str) -> None:
+        argv = [str(self._program()), command, "--stack", self.name, *options]
+        if self._unattended and command != "preview" and "--preview-only" not in options:
             argv.append("--yes")
         if pulumi_process.watched(argv, self._environment(), self._checkout) != 0:
             raise CommandFailed(f"`{command}` of the stack {self.name} failed; what Pulumi says is above.")

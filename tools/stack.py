@@ -19,12 +19,14 @@ from tools.verify import verify
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
-    changing, looking = ["up", "preview", "destroy", "refresh"], ["status", "logs", "output", "token", "env"]
+    changing = ["up", "preview", "drift", "destroy", "refresh"]
+    looking = ["status", "logs", "output", "token", "env"]
     result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
     result.add_argument("--listen", default="127.0.0.1:4002", help="where tunnel listens")
+    result.add_argument("--image", default="", help="the service's image in place of the configured one")
     result.add_argument("--yes", action="store_true", help="don't ask (stacks other than local)")
     return result
 
@@ -116,11 +118,15 @@ def environment() -> str:
 def run_local(options: argparse.Namespace) -> None:
     """A command on the stack `local`."""
     stack = LocalStack()
+    if options.image:
+        raise CommandFailed("IMAGE is for real stacks: `local` runs this checkout.")
     match options.command:
         case "up":
             up(stack)
         case "preview":
             stack.preview()
+        case "drift":
+            stack.drift()
         case "refresh":
             stack.refresh()
         case "destroy":
@@ -141,9 +147,9 @@ def run_local(options: argparse.Namespace) -> None:
 
 def run_real(options: argparse.Namespace) -> None:
     """A command on another stack."""
-    stack = RealStack(options.stack, unattended=options.yes)
+    stack = RealStack(options.stack, unattended=options.yes, image=options.image)
     match options.command:
-        case "up" | "preview" | "refresh" | "destroy":
+        case "up" | "preview" | "drift" | "refresh" | "destroy":
             getattr(stack, options.command)()
         case "status":
             outputs = stack.outputs()

@@ -1,6 +1,9 @@
 """What Pulumi finds when somebody changed the cloud behind its back."""
 
+import pytest
+
 from tests.e2e.conftest import Service, ask
+from tools.local_cloud import CommandFailed
 from tools.local_stack import LocalStack
 
 
@@ -22,6 +25,8 @@ def test_a_gateway_that_was_deleted_by_hand_is_found_and_made_again(
 ) -> None:
     ask(stack, "delete_machine", name="gce/ibkr-gateway")
     service.until_disconnected()
+    with pytest.raises(CommandFailed):
+        stack.drift()
     stack.refresh()
     stack.up()
     service.until_connected()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import stack, summary
+from tools import pulumi_cli, stack, summary
 from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import LocalStack
@@ -102,6 +102,30 @@ def test_the_local_engine_gets_nothing_of_a_persons_real_clouds(
 def test_an_unknown_stack_is_told_which_there_are() -> None:
     with pytest.raises(CommandFailed, match="local"):
         RealStack("prodd")
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (
+            "preview",
+            f"--diff --policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image=r@sha256:1",
+        ),
+        ("up", f"--policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image=r@sha256:1 --yes"),
+        ("drift", "--preview-only --expect-no-changes --diff"),
+        ("destroy", "--yes"),
+    ],
+)
+def test_real_stacks_are_changed_under_the_policies_with_the_image_that_was_asked_for(
+    command: str, options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CLI is a stand-in that writes down how it is called."""
+    (tmp_path / "pulumi").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    (tmp_path / "pulumi").chmod(0o755)
+    monkeypatch.setattr(pulumi_cli, "locate", lambda: tmp_path)
+    getattr(RealStack("staging", unattended=True, image="r@sha256:1"), command)()
+    done = {"drift": "refresh"}.get(command, command)
+    assert (tmp_path / "called").read_text().strip() == f"{done} --stack staging {options}"
 
 
 def test_a_refusal_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
