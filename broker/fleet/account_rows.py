@@ -69,7 +69,7 @@ class AccountRows(Rows):
         name or for the same idempotency key; KeyReused for a key that was used for something else.
         """
         name_hash = self._keys.username_hash(ib_username)
-        key_hash = hashlib.sha256(f"{environment}\0{name_hash}".encode()).hexdigest()
+        key_hash = _request_hash(environment, name_hash)
         while True:
             account_id = f"ib-{environment}-{secrets.token_hex(4)}"
             login = {
@@ -115,6 +115,16 @@ class AccountRows(Rows):
             except IntegrityError:
                 # Somebody took the id, the name's index or this very connect at the same moment.
                 continue
+
+    def connected(
+        self, user_id: str, environment: str, ib_username: str, idempotency_key: str = ""
+    ) -> Account | None:
+        """The account that a connect of these would find. Raises KeyReused."""
+        name_hash = self._keys.username_hash(ib_username)
+        with self._engine.connect() as db:
+            return self._existing(
+                db, user_id, environment, name_hash, idempotency_key, _request_hash(environment, name_hash)
+            )
 
     def _existing(
         self, db: Connection, user_id: str, environment: str, name_hash: str, key: str, key_hash: str
@@ -250,6 +260,11 @@ class AccountRows(Rows):
             raise Conflict(account.id)
         token = self._vault.unseal(account.id, Sealed(row[0], row[1], {"gateway_token": row[2]}))
         return Endpoint(account.do_ip_address, account.certificate_sha256, token["gateway_token"])
+
+
+def _request_hash(environment: str, name_hash: str) -> str:
+    """What a connect with an idempotency key asked for."""
+    return hashlib.sha256(f"{environment}\0{name_hash}".encode()).hexdigest()
 
 
 def _sealed_columns(sealed: Sealed) -> dict[str, Any]:

@@ -6,15 +6,22 @@ Each may be repeated, and each reads the account again when a pass has written i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
-from broker.fleet.account import Account, droplet_user
+from broker.fleet.account import Account, State, Wanted, droplet_user
+from broker.fleet.agents import AgentUnreachable, CertificateChanged, PushRefused
 from broker.fleet.digitalocean import DigitalOceanError
-from broker.fleet.repository import AlreadyConnected, KeyReused
+from broker.fleet.policies import PolicyError, check_policy
+from broker.fleet.repository import AlreadyConnected, Conflict, KeyReused
 from broker.service.fleet import Fleet
-from broker.service.fleet_problems import Refusal, unknown_account
-from broker.service.fleet_schemas import ConnectBody
+from broker.service.fleet_problems import Refusal, unknown_account, wrong_field
+from broker.service.fleet_schemas import ConnectBody, Credentials, PolicyBody
 
 _ACCOUNT_ID = re.compile(r"ib-(demo|live|paper)-[0-9a-f]{8}")
+_UNDER_WAY = (State.PROVISIONING, State.INITIALIZING, State.RUNNING)
+#: as often a change is tried again that a pass came before
+_TRIES = 20
 
 
 def own(fleet: Fleet, account_id: str, user_id: str) -> Account:
@@ -28,8 +35,11 @@ def own(fleet: Fleet, account_id: str, user_id: str) -> Account:
 def connect(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> tuple[Account, bool]:
     """The account, and whether it is new. Raises Refusal, VaultError, SQLAlchemyError."""
     login = asked.credentials
-    _check_room(fleet, asked.environment)
     try:
+        there = fleet.repository.connected(user_id, asked.environment, login.username, key)
+        if there is not None:
+            return there, False
+        _check_room(fleet, asked.environment)
         account = fleet.repository.connect(
             user_id,
             asked.environment,
@@ -38,12 +48,112 @@ def connect(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> tuple[A
             droplet_user(user_id),
             key,
         )
-    except AlreadyConnected as there:
-        return there.account, False
+    except AlreadyConnected as first:
+        return first.account, False
     except KeyReused as reused:
         raise Refusal(409, "idempotency-key-reused", "The key names another request", str(reused)) from None
     fleet.changed(account.id)
     return account, True
+
+
+def want(fleet: Fleet, account_id: str, user_id: str, wanted: Wanted) -> tuple[Account, bool]:
+    """Running, stopped, hibernated or deleted: the account, and whether that is news. Raises Refusal."""
+
+    def write(account: Account) -> Account | None:
+        if account.wanted == wanted and (wanted is not Wanted.RUNNING or account.status in _UNDER_WAY):
+            return None
+        return fleet.repository.want(account, wanted, user_id)
+
+    return _change(fleet, account_id, user_id, write, deleted=wanted is Wanted.DELETED)
+
+
+def restart(fleet: Fleet, account_id: str, user_id: str) -> tuple[Account, bool]:
+    """The gateway's container anew, and a login with it. Raises Refusal."""
+
+    def write(account: Account) -> Account | None:
+        if account.restart_wanted_at is not None and account.wanted == Wanted.RUNNING:
+            return None
+        return fleet.repository.want_restart(account, user_id)
+
+    return _change(fleet, account_id, user_id, write)
+
+
+def set_policy(fleet: Fleet, account_id: str, user_id: str, asked: PolicyBody) -> tuple[Account, bool]:
+    """When the account has a server at all. Raises Refusal."""
+
+    def write(account: Account) -> Account | None:
+        try:
+            check_policy(asked.policy, account.environment, asked.unattended_live)
+        except PolicyError as wrong:
+            raise wrong_field("policy", str(wrong)) from None
+        if (account.policy, account.unattended_live) == (asked.policy, asked.unattended_live):
+            return None
+        values = {"policy": asked.policy, "unattended_live": asked.unattended_live}
+        return fleet.repository.change(account, "policy", user_id, asked.policy, **values)
+
+    return _change(fleet, account_id, user_id, write)
+
+
+def set_credentials(fleet: Fleet, account_id: str, user_id: str, login: Credentials) -> tuple[Account, bool]:
+    """Another login for the same server. Raises Refusal, VaultError."""
+
+    def write(account: Account) -> Account:
+        password = login.password.get_secret_value()
+        return fleet.repository.set_credentials(account, login.username, password, user_id)
+
+    try:
+        return _change(fleet, account_id, user_id, write)
+    except AlreadyConnected as other:
+        said = f"account {other.account.id} has this IBKR user name already: delete one of them first"
+        raise Refusal(
+            409, "already-connected", "The user name is in use", said, account_id=other.account.id
+        ) from None
+
+
+def last_lines(fleet: Fleet, account_id: str, user_id: str, lines: int) -> list[str]:
+    """The end of the gateway's log. Raises Refusal when there is no server, or it doesn't answer."""
+    account = own(fleet, account_id, user_id)
+    now: dict[str, Any] = {
+        "account_status": account.status,
+        "reason": account.status_reason,
+        "since": account.status_since.isoformat(),
+    }
+    try:
+        if account.credentials_droplet_id is None or account.do_server_status != "active":
+            raise Conflict(account_id)
+        return fleet.agents.logs(fleet.repository.endpoint(account), lines)
+    except Conflict:
+        raise Refusal(409, "no-gateway", "There is no gateway now", account.message, **now) from None
+    except (AgentUnreachable, CertificateChanged, PushRefused) as failure:
+        said = f"the server doesn't give its log ({type(failure).__name__}): {account.message}"
+        raise Refusal(
+            503, "server-unreachable", "The server doesn't answer", said, retry_after=5, **now
+        ) from None
+
+
+def _change(
+    fleet: Fleet,
+    account_id: str,
+    user_id: str,
+    write: Callable[[Account], Account | None],
+    deleted: bool = False,
+) -> tuple[Account, bool]:
+    """Reads, decides and writes, again while somebody else writes. `deleted`: of a deleted account too."""
+    for _ in range(_TRIES):
+        account = own(fleet, account_id, user_id)
+        if account.wanted == Wanted.DELETED and not deleted:
+            said = "this account was deleted: connect again for a new one"
+            raise Refusal(409, "account-deleted", "The account is deleted", said)
+        try:
+            written = write(account)
+        except Conflict:
+            continue
+        if written is None:
+            return account, False
+        fleet.changed(account_id)
+        return written, True
+    said = "the account is being changed all the time: try again"
+    raise Refusal(503, "account-busy", "The account is busy", said, retry_after=2)
 
 
 def _check_room(fleet: Fleet, environment: str) -> None:

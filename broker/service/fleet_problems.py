@@ -39,6 +39,12 @@ def unknown_account() -> Refusal:
     return Refusal(404, "unknown-account", "No such account", "you have no account of this id")
 
 
+def wrong_field(field: str, message: str) -> Refusal:
+    """As for a field that the schema refuses."""
+    problem = {"field": field, "message": message, "value": "not shown"}
+    return Refusal(422, "invalid-request", "The request is wrong", f"{field}: {message}", errors=[problem])
+
+
 def fleet_of(request: Request) -> Fleet:
     """The fleet. Raises Refusal where it is switched off."""
     fleet: Fleet | None = request.app.state.fleet

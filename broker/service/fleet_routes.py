@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVarTuple, Unpack
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from broker.fleet.account import Account, State, message_of
+from broker.fleet.account import Account, State, Wanted, message_of
 from broker.service import fleet_actions
 from broker.service.auth import Principal, bearer, require
 from broker.service.fleet import Fleet
 from broker.service.fleet_problems import SecretRoute, fleet_of
-from broker.service.fleet_schemas import AccountPage, ConnectBody, ConnectedAccount, connected
+from broker.service.fleet_schemas import (
+    AccountEvent,
+    AccountPage,
+    ConnectBody,
+    ConnectedAccount,
+    Credentials,
+    History,
+    LogLines,
+    PolicyBody,
+    connected,
+)
 from broker.service.routes import problem_answers
 
 log = structlog.get_logger("broker.service.fleet")
@@ -23,6 +34,7 @@ log = structlog.get_logger("broker.service.fleet")
 NUMBER_SECONDS = 8.0
 LOOK_SECONDS = 0.2
 
+_More = TypeVarTuple("_More")
 User = Annotated[Principal, Depends(require("user", "trader", "operator"))]
 OfFleet = Annotated[Fleet, Depends(fleet_of)]
 AccountId = Annotated[str, Path(max_length=64, examples=["ib-demo-a1b2c3d4"])]
@@ -38,6 +50,12 @@ accounts = APIRouter(
     responses=problem_answers(401, 403, 404, 422, 503),
     route_class=SecretRoute,
 )
+
+
+_ALREADY: dict[int | str, dict[str, Any]] = {
+    200: {"description": "So it is already", "model": ConnectedAccount},
+    **problem_answers(409, 429),
+}
 
 
 def shown(fleet: Fleet, account: Account) -> ConnectedAccount:
@@ -120,3 +138,108 @@ async def get_status(who: User, fleet: OfFleet, account_id: AccountId, request: 
         found = shown(fleet, account).model_dump_json().encode()
         fleet.statuses.keep(account_id, who.user, found, since)
     return Response(found, media_type="application/json")
+
+
+@accounts.post("/accounts/{account_id}/start", status_code=202, responses=_ALREADY)
+async def start(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
+    """Start the server and log in, or log in once more after an error. 200 if that is under way already."""
+    return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.RUNNING)
+
+
+@accounts.post("/accounts/{account_id}/stop", status_code=202, responses=_ALREADY)
+async def stop(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
+    """Switch the server off: quick to start again, and billed meanwhile. Orders at IBKR go on working."""
+    return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.STOPPED)
+
+
+@accounts.post("/accounts/{account_id}/hibernate", status_code=202, responses=_ALREADY)
+async def hibernate(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
+    """Delete the server and keep the account: nothing is billed, and a start makes a new server."""
+    return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.HIBERNATED)
+
+
+@accounts.post("/accounts/{account_id}/restart", status_code=202, responses=_ALREADY)
+async def restart(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
+    """Restart the gateway, which logs in anew: a live login has to be approved on the phone again."""
+    return await _changed(fleet, response, fleet_actions.restart, account_id, who.user)
+
+
+@accounts.delete("/accounts/{account_id}", status_code=202, responses=_ALREADY)
+async def delete(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
+    """Delete the server, the credentials and the account; its history stays. 200 if it was asked for already.
+
+    Orders at IBKR go on working: cancel them first.
+    """
+    return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.DELETED)
+
+
+@accounts.put(
+    "/accounts/{account_id}/credentials", status_code=202, responses=problem_answers(400, 409, 413, 429)
+)
+async def put_credentials(
+    who: User, fleet: OfFleet, account_id: AccountId, body: Credentials, response: Response
+) -> ConnectedAccount:
+    """Another password, or another IBKR user name. The server stays, and logs in with it at once."""
+    return await _changed(fleet, response, fleet_actions.set_credentials, account_id, who.user, body)
+
+
+@accounts.put("/accounts/{account_id}/policy", responses={**_ALREADY, **problem_answers(400, 413)})
+async def put_policy(
+    who: User, fleet: OfFleet, account_id: AccountId, body: PolicyBody, response: Response
+) -> ConnectedAccount:
+    """When there is a server: always, in a market's hours, or until it was idle for some minutes."""
+    told = await _changed(fleet, response, fleet_actions.set_policy, account_id, who.user, body)
+    response.status_code = 200
+    return told
+
+
+@accounts.get("/accounts/{account_id}/history")
+async def get_history(
+    who: User,
+    fleet: OfFleet,
+    account_id: AccountId,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+) -> History:
+    """What happened to an account, the newest first: each change of its status, and who asked for what."""
+    await fleet.call(fleet_actions.own, fleet, account_id, who.user)
+    found = await fleet.call(fleet.repository.history, account_id, limit + 1, before)
+    events = [
+        AccountEvent.model_validate(
+            {
+                "id": number,
+                "at": event.at,
+                "kind": event.kind,
+                "status": event.status,
+                "reason": event.reason,
+                "message": event.detail,
+                "by": event.caused_by,
+            }
+        )
+        for number, event in found[:limit]
+    ]
+    return History(events=events, next=events[-1].id if len(found) > limit else None)
+
+
+@accounts.get("/accounts/{account_id}/logs", responses=problem_answers(409))
+async def get_logs(
+    who: User, fleet: OfFleet, account_id: AccountId, lines: Annotated[int, Query(ge=1, le=500)] = 50
+) -> LogLines:
+    """The last lines of the gateway's log; the server takes credentials out before it sends them."""
+    return LogLines(lines=await fleet.ask(fleet_actions.last_lines, fleet, account_id, who.user, lines))
+
+
+async def _changed(
+    fleet: Fleet,
+    response: Response,
+    work: Callable[[Fleet, str, str, Unpack[_More]], tuple[Account, bool]],
+    account_id: str,
+    user_id: str,
+    *more: *_More,
+) -> ConnectedAccount:
+    """The account after a change: 202 while that is carried out, 200 if there was nothing to do."""
+    structlog.contextvars.bind_contextvars(account_id=account_id[:64])
+    account, news = await fleet.call(work, fleet, account_id, user_id, *more)
+    if not news:
+        response.status_code = 200
+    return shown(fleet, account)

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, field_validator
 from pydantic.config import JsonDict
 
 from broker.fleet import spec
@@ -53,6 +53,18 @@ class ConnectBody(BaseModel):
 
     credentials: Credentials
     environment: Environment
+
+
+class PolicyBody(BaseModel):
+    """When the account has a server: `always`, `hours:XNYS` (a market's hours) or `idle:30` (minutes)."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"policy": "idle:30"}]})
+
+    policy: Annotated[str, Field(max_length=64)]
+    unattended_live: StrictBool = Field(
+        default=False,
+        description="Of a live account: you know that somebody has to approve each login on the phone",
+    )
 
 
 class Billing(BaseModel):
@@ -125,6 +137,34 @@ class AccountPage(BaseModel):
     accounts: list[ConnectedAccount]
     #: to be given as `after` for those that follow; null at the end
     next: str | None
+
+
+class AccountEvent(BaseModel):
+    """One line of an account's history."""
+
+    id: int
+    at: datetime
+    #: what happened: connect, running, stopped, restart, credentials, status, enrolled ...
+    kind: str
+    status: Status
+    reason: str
+    message: str
+    #: who asked for it; empty for what happened by itself
+    by: str
+
+
+class History(BaseModel):
+    """Some events, the newest first."""
+
+    events: list[AccountEvent]
+    #: to be given as `before` for older ones; null at the end
+    next: int | None
+
+
+class LogLines(BaseModel):
+    """The end of a gateway's log, without credentials."""
+
+    lines: list[str]
 
 
 def connected(account: Account, size: str, prices: dict[str, float]) -> ConnectedAccount:

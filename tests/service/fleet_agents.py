@@ -1,8 +1,9 @@
 """Agents on the local cloud's droplets as the service meets them: TLS with a key of their own, enrolment,
 signed pushes, a gateway behind them. Written from the agent's contract (cloud-init/files/ibeam/agent).
 
-    with Agents(api, enrol) as agents:      # `enrol` posts to the service; every droplet that is up gets one
-        agents.of(account_id).password
+    agents = Agents(api, enrol, folder)     # `enrol` posts to the service; every droplet that is up gets one
+    agents.start()
+    agents.of(account_id).pushed["password"]
 """
 
 from __future__ import annotations
@@ -44,22 +45,28 @@ class Agent:
         self.address, self.settings = address, settings_of(user_data)
         key, certificate = make_certificate(address)
         self.certificate = certificate.decode()
+        self._files = folder / f"{address}.pem"
+        self._files.write_bytes(key + certificate)
         self.pushed: dict[str, Any] = {}
         self.restarts = 0
+        self.up = False
         self.lines = ["Starting", "running and authenticated"]
         self.session = {"authenticated": True, "connected": True, "competing": False}
         self.enrolled = 0
-        self._server = ThreadingHTTPServer((address, 5000), self._handler())
-        files = folder / f"{address}.pem"
-        files.write_bytes(key + certificate)
+
+    def boot(self) -> None:
+        """Its disk is as it was; its memory, where the login was, is empty."""
+        self.up, self.pushed = True, {}
+        self._server = ThreadingHTTPServer((self.address, 5000), self._handler())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files)
+        context.load_cert_chain(self._files)
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
+        self.up = False
         self._server.shutdown()
         self._server.server_close()
 
@@ -119,7 +126,7 @@ class Agent:
 
 
 class Agents:
-    """Starts an agent on every droplet that is up, and ends those of droplets that aren't."""
+    """Runs an agent on every droplet that is up."""
 
     def __init__(self, api: LocalDigitalOcean, enrol: Enrol, folder: Path) -> None:
         self._api, self._enrol, self._folder = api, enrol, folder
@@ -127,31 +134,34 @@ class Agents:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agents", daemon=True)
 
-    def __enter__(self) -> Agents:
+    def start(self) -> None:
+        """Begin to look."""
         self._thread.start()
-        return self
 
-    def __exit__(self, *_error: object) -> None:
+    def close(self) -> None:
+        """End them all. Not in the loop that `enrol` needs."""
         self._ended.set()
         self._thread.join(20)
         for agent in self._agents.values():
-            agent.close()
+            if agent.up:
+                agent.close()
 
     def of(self, account_id: str) -> Agent:
-        """The one agent of an account."""
-        [found] = [a for a in self._agents.values() if a.settings["account_id"] == account_id]
+        """The one agent of an account that is up."""
+        [found] = [a for a in self._agents.values() if a.up and a.settings["account_id"] == account_id]
         return found
 
     def _run(self) -> None:
         while not self._ended.wait(0.05):
             up = self._api.do(self._up)
-            for name in set(self._agents) - set(up):
-                self._agents.pop(name).close()
+            for name, agent in self._agents.items():
+                if agent.up and name not in up:
+                    agent.close()
             for name, spec in up.items():
-                agent = self._agents.get(name)
-                if agent is None:
-                    agent = Agent(spec["address"], spec["user_data"], self._folder)
-                    self._agents[name] = agent
+                agent = self._agents.get(name) or Agent(spec["address"], spec["user_data"], self._folder)
+                self._agents[name] = agent
+                if not agent.up:
+                    agent.boot()
                 if agent.enrolled not in (204, 403):
                     agent.enrolled = self._enrol(agent.enrolment())
 

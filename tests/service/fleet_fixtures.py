@@ -99,9 +99,10 @@ async def agents(fleet_app: FastAPI, cloud: LocalDigitalOcean, tmp_path: Path) -
         asked = client.post("/api/v1/enrolments", json=body, timeout=60)
         return asyncio.run_coroutine_threadsafe(asked, loop).result(60).status_code
 
-    with Agents(cloud, enrol, tmp_path) as found:
-        yield found
-        await asyncio.to_thread(found.__exit__)
+    found = Agents(cloud, enrol, tmp_path)
+    found.start()
+    yield found
+    await asyncio.to_thread(found.close)
     await client.aclose()
 
 
@@ -116,4 +117,12 @@ async def until(
         if found.get(key) in wanted:
             return found
         assert time.monotonic() < deadline, f"{found} never came to {wanted}"
+        await asyncio.sleep(0.1)
+
+
+async def happens(it: Callable[[], bool], seconds: float = 60) -> None:
+    """Returns once it is so."""
+    deadline = time.monotonic() + seconds
+    while not it():
+        assert time.monotonic() < deadline, "it never happened"
         await asyncio.sleep(0.05)
