@@ -1,0 +1,154 @@
+"""What an operator is alerted of, as rules over the service's log lines.
+
+A rule's filter is written in the Logging query language, over the fields that the service writes
+(tests/stacks/test_alert_rules.py drives the service and holds its real lines against every filter).
+`MatchRule` fires at every line that matches; `SilenceRule` when no line did for a while, which is also so
+when the service never wrote one; `RateRule` when too many requests were answered with a status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["CRITICAL", "ERROR", "WARNING"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`title` and `remedy` are what the person who is notified reads."""
+
+    name: str
+    title: str
+    severity: Severity
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRule(Rule):
+    """`labels` are fields of the line that stand in the notification."""
+
+    filter: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceRule(Rule):
+    """Fires after so many `minutes` without a line that matches."""
+
+    filter: str
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateRule(Rule):
+    """Fires when in five minutes more than `most` requests were answered with `status`."""
+
+    status: int
+    most: int
+
+
+_MOVED = 'jsonPayload.event="account moved"'
+
+SERVICE: tuple[Rule, ...] = (
+    MatchRule(
+        "second-factor",
+        "A login waits for the second factor",
+        "WARNING",
+        "Approve it on the phone. It isn't asked again after its time has run out: start again then.",
+        'jsonPayload.alert="second_factor"',
+    ),
+    MatchRule(
+        "order",
+        "An order's outcome is unknown, or a position changed without an explanation",
+        "CRITICAL",
+        "Look at the account at the broker before another order is sent.",
+        'jsonPayload.alert="outcome_unknown" OR jsonPayload.alert="unexplained_position"',
+    ),
+    MatchRule(
+        "kill-switch",
+        "Trading was halted or resumed",
+        "CRITICAL",
+        "`GET /api/v1/halt` says by whom and why.",
+        'jsonPayload.event="trading is halted" OR jsonPayload.event="trading is resumed"',
+        ("by",),
+    ),
+    RateRule(
+        "refused-tokens",
+        "Many requests come with bearer tokens that don't hold",
+        "WARNING",
+        "Somebody tries tokens, or the issuer's keys, audience or clock are wrong: see the request log.",
+        401,
+        300,
+    ),
+)
+
+GATEWAY: tuple[Rule, ...] = (
+    SilenceRule(
+        "gateway-silent",
+        "The service has no working connection to IB Gateway",
+        "CRITICAL",
+        "`GET /api/v1/connections/default/health` says since when and why. IBKR's own reset takes minutes at "
+        "night, and hours in the night to Saturday; a login that waits for the second factor looks the same.",
+        'jsonPayload.event="broker health" AND jsonPayload.broker="ibkr" AND jsonPayload.connected=true',
+        20,
+    ),
+)
+
+
+def fleet(reconcile_minutes: int) -> tuple[Rule, ...]:
+    """For a service that makes droplets, where a scheduler has a pass run every so many minutes."""
+    stalled = SilenceRule(
+        "reconcile-stalled",
+        "No pass over the fleet has succeeded for a while",
+        "CRITICAL",
+        "The service is away, can't use its database, or DigitalOcean refuses it: the lines `fleet pass` say "
+        "which problem.",
+        'jsonPayload.event="fleet pass" AND jsonPayload.problem=""',
+        max(20, 3 * reconcile_minutes),
+    )
+    return (*_DROPLETS, stalled)
+
+
+_DROPLETS: tuple[Rule, ...] = (
+    MatchRule(
+        "droplet-error",
+        "A user's gateway is in error",
+        "ERROR",
+        "The account's status and history say why, and what to do.",
+        f'{_MOVED} AND jsonPayload.status="error"',
+        ("account_id", "reason"),
+    ),
+    MatchRule(
+        "failed-logins",
+        "IBKR refused a login",
+        "ERROR",
+        "It isn't repeated, lest IBKR locks the user, who checks name and password, and changes them here.",
+        f'{_MOVED} AND (jsonPayload.reason="login_failed" OR jsonPayload.reason="login_locked")',
+        ("account_id", "reason"),
+    ),
+    MatchRule(
+        "enrolment-token",
+        "An enrolment token was used twice, or by something that isn't the droplet",
+        "CRITICAL",
+        "Nothing was sent there. Hibernate the account and start it again: its token may be stolen.",
+        'jsonPayload.event="enrolment refused" AND NOT jsonPayload.reason="unknown_token"',
+        ("account_id", "reason"),
+    ),
+    MatchRule(
+        "certificate-changed",
+        "A droplet shows another certificate than it enrolled with",
+        "CRITICAL",
+        "Somebody may stand between the service and the droplet; it gets nothing any more. Look at its "
+        "console, then delete the account and connect again.",
+        f'{_MOVED} AND jsonPayload.reason="certificate_changed"',
+        ("account_id",),
+    ),
+    MatchRule(
+        "unknown-droplet",
+        "A droplet with our tags is unknown to the database",
+        "ERROR",
+        "It isn't touched. `python -m broker.fleet quarantine` lists such ones.",
+        'jsonPayload.alert="unknown_droplet"',
+    ),
+)

@@ -1,0 +1,131 @@
+"""Alert policies over the service's logs, and whom they notify.
+
+Rules that watch for silence count lines in a metric of their own: no line is no data, which a PromQL
+condition can tell from enough of them, also before the first one was ever written. Log-based metrics appear
+in Monitoring minutes after they are made, so the conditions don't ask for them when they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from components.alert_rules import MatchRule, RateRule, Rule, SilenceRule
+from components.options import child_options
+
+_BETWEEN_NOTIFICATIONS = "300s"
+_CLOSE_AFTER = "3600s"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservabilityArgs:
+    """`service` is the Cloud Run service's name, `emails` whom alerts go to."""
+
+    service: str
+    emails: Sequence[str]
+    rules: Sequence[Rule]
+    labels: Mapping[str, str]
+
+
+class Observability(pulumi.ComponentResource):
+    """Notification channels and one alert policy a rule."""
+
+    def __init__(
+        self, name: str, args: ObservabilityArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ibkr:observability:Observability", name, None, opts)
+        self._name, self._args, self._child = name, args, child_options(self, opts)
+        self._channels = [
+            gcp.monitoring.NotificationChannel(
+                f"{name}-channel-{number}",
+                display_name=f"{name}: {email}",
+                type="email",
+                labels={"email_address": email},
+                user_labels=args.labels,
+                opts=self._child,
+            ).id
+            for number, email in enumerate(args.emails)
+        ]
+        for rule in args.rules:
+            if isinstance(rule, MatchRule):
+                self._match(rule)
+            elif isinstance(rule, SilenceRule):
+                self._silence(rule)
+            elif isinstance(rule, RateRule):
+                self._rate(rule)
+        self.register_outputs({})
+
+    def _match(self, rule: MatchRule) -> None:
+        condition = gcp.monitoring.AlertPolicyConditionArgs(
+            display_name=rule.title,
+            condition_matched_log=gcp.monitoring.AlertPolicyConditionConditionMatchedLogArgs(
+                filter=service_lines(self._args.service, rule.filter),
+                label_extractors={field: f"EXTRACT(jsonPayload.{field})" for field in rule.labels} or None,
+            ),
+        )
+        limit = gcp.monitoring.AlertPolicyAlertStrategyNotificationRateLimitArgs(
+            period=_BETWEEN_NOTIFICATIONS
+        )
+        self._policy(rule, condition, limit)
+
+    def _silence(self, rule: SilenceRule) -> None:
+        metric = f"{self._name}-{rule.name}"
+        gcp.logging.Metric(
+            f"{metric}-metric",
+            name=metric,
+            description=f"Lines whose absence means: {rule.title}",
+            filter=service_lines(self._args.service, rule.filter),
+            metric_descriptor=gcp.logging.MetricMetricDescriptorArgs(metric_kind="DELTA", value_type="INT64"),
+            opts=self._child,
+        )
+        series = f"logging_googleapis_com:user_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
+        lines = f'increase({series}{{monitored_resource="cloud_run_revision"}}[{rule.minutes}m])'
+        self._policy(rule, _promql(rule, f"(sum({lines}) or vector(0)) < 1"))
+
+    def _rate(self, rule: RateRule) -> None:
+        chosen = f'service_name="{self._args.service}",response_code="{rule.status}"'
+        requests = f"run_googleapis_com:request_count{{{chosen}}}"
+        self._policy(rule, _promql(rule, f"sum(increase({requests}[5m])) > {rule.most}"))
+
+    def _policy(
+        self,
+        rule: Rule,
+        condition: gcp.monitoring.AlertPolicyConditionArgs,
+        limit: gcp.monitoring.AlertPolicyAlertStrategyNotificationRateLimitArgs | None = None,
+    ) -> None:
+        gcp.monitoring.AlertPolicy(
+            f"{self._name}-{rule.name}",
+            display_name=f"{self._name}: {rule.title}",
+            combiner="OR",
+            conditions=[condition],
+            severity=rule.severity,
+            notification_channels=self._channels,
+            alert_strategy=gcp.monitoring.AlertPolicyAlertStrategyArgs(
+                auto_close=_CLOSE_AFTER, notification_rate_limit=limit
+            ),
+            documentation=gcp.monitoring.AlertPolicyDocumentationArgs(
+                content=rule.remedy, mime_type="text/markdown"
+            ),
+            user_labels=self._args.labels,
+            opts=self._child,
+        )
+
+
+def service_lines(service: str, wanted: str) -> str:
+    """A filter of the service's own lines."""
+    return f'resource.type="cloud_run_revision" AND resource.labels.service_name="{service}" AND ({wanted})'
+
+
+def _promql(rule: Rule, query: str) -> gcp.monitoring.AlertPolicyConditionArgs:
+    return gcp.monitoring.AlertPolicyConditionArgs(
+        display_name=rule.title,
+        condition_prometheus_query_language=(
+            gcp.monitoring.AlertPolicyConditionConditionPrometheusQueryLanguageArgs(
+                query=query, duration="60s", evaluation_interval="60s", disable_metric_validation=True
+            )
+        ),
+    )

@@ -1,0 +1,195 @@
+"""Alert rules against the log lines that the service really writes, so that neither can change alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from sqlalchemy import Engine
+
+from broker.alerts import Alerts, AlertWatch
+from broker.brokers.simulated import SimulatedBroker
+from broker.fleet.decide import LogSays, Probe, Readiness
+from broker.fleet.digitalocean import Unavailable
+from broker.fleet.enrolment import EnrolmentRefused
+from broker.fleet.vault import Vault
+from broker.models import EventKind, Order, OrderEvent, PositionChange, Status
+from broker.service import logs
+from components.alert_rules import GATEWAY, SERVICE, MatchRule, Rule, SilenceRule, fleet
+from components.observability import service_lines
+from localcloud.providers.gcp.logfilter import compiled
+from tests.broker.paper_gateway import eventually
+from tests.fleet.conftest import engine, fleet_engine, vault
+from tests.fleet.model import Fleet, pem_of, token_of
+
+__all__ = ["engine", "fleet_engine", "vault"]
+
+RULES: dict[str, Rule] = {rule.name: rule for rule in (*SERVICE, *GATEWAY, *fleet(5))}
+
+
+class Lines:
+    """What the service has written, as Cloud Logging makes entries of it."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self.stream = stream
+
+    def entries(self) -> list[dict[str, Any]]:
+        found = []
+        for line in self.stream.getvalue().splitlines():
+            payload = json.loads(line)
+            resource = {"type": "cloud_run_revision", "labels": {"service_name": "ibkr-api"}}
+            severity = payload.pop("severity")
+            found.append({"resource": resource, "severity": severity, "jsonPayload": payload})
+        return found
+
+    def matched(self, name: str) -> list[dict[str, Any]]:
+        rule = RULES[name]
+        assert isinstance(rule, (MatchRule, SilenceRule))
+        matches = compiled(service_lines("ibkr-api", rule.filter))
+        return [entry["jsonPayload"] for entry in self.entries() if matches(entry)]
+
+    def firing(self) -> set[str]:
+        return {n for n, rule in RULES.items() if isinstance(rule, MatchRule) and self.matched(n)}
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """The service's logs, configured as it does."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        logs.configure("INFO")
+    structlog.configure(cache_logger_on_first_use=False)
+    yield Lines(stream)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def world(engine: Engine, vault: Vault) -> Fleet:
+    return Fleet(engine, vault)
+
+
+def tell(world: Fleet) -> None:
+    """What the service makes of alarms."""
+    alerts = Alerts()
+    for kind, said in world.alarms:
+        alerts.notify(kind, said)
+
+
+def test_a_healthy_fleet_keeps_every_rule_quiet(lines: Lines, world: Fleet) -> None:
+    account = world.connect()
+    world.until(account, "running")
+    tell(world)
+    assert lines.firing() == set()
+    assert len(lines.matched("reconcile-stalled")) >= 3, "passes are heard of"
+    moves = [e["jsonPayload"] for e in lines.entries() if e["jsonPayload"]["event"] == "account moved"]
+    assert [m["status"] for m in moves][-1] == "running"
+    assert {m["account_id"] for m in moves} == {account}
+
+
+@pytest.mark.parametrize(
+    ("probe", "environment", "fires"),
+    [
+        (Probe(Readiness.NOT_LOGGED_IN, LogSays.REFUSED), "demo", {"droplet-error", "failed-logins"}),
+        (Probe(Readiness.NOT_LOGGED_IN, LogSays.SECOND_FACTOR), "live", {"second-factor"}),
+        (Probe(Readiness.CERTIFICATE_CHANGED), "demo", {"droplet-error", "certificate-changed"}),
+        (Probe(Readiness.SESSION_TAKEN), "paper", {"droplet-error"}),
+    ],
+)
+def test_what_goes_wrong_on_a_droplet_fires_its_rules(
+    lines: Lines, world: Fleet, probe: Probe, environment: str, fires: set[str]
+) -> None:
+    account = world.connect(environment=environment)
+    world.until(account, "running")
+    world.world.readiness[account] = probe
+    world.passes(3)
+    tell(world)
+    assert lines.firing() == fires
+    for name in fires - {"second-factor"}:
+        rule = RULES[name]
+        assert isinstance(rule, MatchRule)
+        assert all(entry[label] for entry in lines.matched(name) for label in rule.labels), "labels exist"
+
+
+def test_a_second_use_of_a_token_fires_and_an_invented_one_does_not(lines: Lines, world: Fleet) -> None:
+    account = world.connect()
+    world.reconciler.run_pass()
+    world.world.proceed(None)
+    world.reconciler.run_pass()
+    token = token_of(world.world.machines[101].user_data)
+    with pytest.raises(EnrolmentRefused):
+        world.enroller.enrol(account, "invented", pem_of(101))
+    assert lines.firing() == set()
+    world.enroller.enrol(account, token, pem_of(101))
+    with pytest.raises(EnrolmentRefused):
+        world.enroller.enrol(account, token, pem_of(666))
+    assert lines.firing() == {"enrolment-token"}
+    assert [m["reason"] for m in lines.matched("enrolment-token")] == ["used_token"]
+    assert token not in lines.stream.getvalue()
+
+
+def test_an_unknown_droplet_fires(lines: Lines, world: Fleet) -> None:
+    world.world.add_foreign("stack:test", "manager:service")
+    world.passes(1)
+    tell(world)
+    assert lines.firing() == {"unknown-droplet"}
+
+
+def test_a_pass_that_digitalocean_keeps_from_its_work_is_silence(lines: Lines, world: Fleet) -> None:
+    world.world.fail["list"] = [Unavailable(""), Unavailable("")]
+    world.passes(2)
+    assert lines.matched("reconcile-stalled") == []
+    world.passes(1)
+    assert len(lines.matched("reconcile-stalled")) == 1
+
+
+async def test_the_kill_switch_fires(
+    lines: Lines, app: object, client_for: Callable[..., httpx.AsyncClient]
+) -> None:
+    async with client_for("operator") as operator:
+        assert (await operator.post("/api/v1/halt", json={"reason": "odd fills"})).status_code == 200
+        assert len(lines.matched("kill-switch")) == 1
+        assert (await operator.post("/api/v1/resume", json={"reason": "looked"})).status_code == 200
+    assert [m["by"] for m in lines.matched("kill-switch")] == ["ada", "ada"]
+
+
+def test_what_happens_to_orders_fires(lines: Lines) -> None:
+    alerts = Alerts()
+    order = Order("a" * 32, "AAPL", "buy", 5, "market", Status.UNKNOWN, account_id="DU1")
+    alerts.order_event(OrderEvent(EventKind.STATUS, "now", order=order))
+    change = PositionChange("AAPL", "DU1", 0.0, 5.0, 7.0)
+    alerts.order_event(OrderEvent(EventKind.UNEXPLAINED_POSITION, "now", position=change, message="2 more"))
+    assert lines.firing() == {"order"}
+    assert len(lines.matched("order")) == 2
+
+
+def test_a_gateway_that_is_away_is_silence(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = SimulatedBroker()
+    monkeypatch.setattr(broker, "name", "ibkr")
+    watch = AlertWatch(broker, Alerts(), every=0.01)
+    watch.start()
+    said = 'jsonPayload.event="broker health" AND jsonPayload.connected='
+    count = lambda value: sum(compiled(said + value)(entry) for entry in lines.entries())  # noqa: E731
+    eventually(lambda: count("false"), "a disconnected broker's health is logged")
+    assert lines.matched("gateway-silent") == []
+    broker.connect()
+    eventually(lambda: lines.matched("gateway-silent"), "a connected broker's health is logged")
+    watch.stop()
+
+
+def test_lines_of_a_pass_carry_the_request_and_the_account(lines: Lines, world: Fleet) -> None:
+    account = world.connect()
+    with structlog.contextvars.bound_contextvars(request_ids=["abc-1"]):
+        world.passes(1)
+    moved = [e["jsonPayload"] for e in lines.entries() if e["jsonPayload"]["event"] == "account moved"]
+    assert {(m["account_id"], *m["request_ids"]) for m in moved} == {(account, "abc-1")}
