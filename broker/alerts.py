@@ -143,7 +143,11 @@ class Alerts:
         """A broker's health: alerts when a person has to confirm the login, or may have to for a while.
 
         IB Gateway doesn't say what it waits for, and its restart every night looks the same.
+        And when a Client Portal gateway isn't the pinned one any more: nothing is sent to it until somebody
+        has looked.
         """
+        if health.state == "certificate_changed":
+            self.notify(Kind.CERTIFICATE_CHANGED, health.reason, gateway=health.details.get("gateway"))
         if not health.second_factor:
             return
         if health.state == "second_factor":

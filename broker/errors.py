@@ -135,6 +135,16 @@ class SecondFactorWaiting(NotAuthenticated):
     kind = "second-factor-waiting"
 
 
+class CertificateMismatch(NotConnected):
+    """Nothing was sent: the gateway shows another certificate. `python -m broker accept-certificate` helps.
+
+    Compare its fingerprint with what the machine itself says. If it is the gateway's, made anew, accept it
+    by that command; else somebody has taken its address.
+    """
+
+    kind = "certificate-mismatch"
+
+
 class JournalUnavailable(NotConnected):
     """The order journal can't be written, so nothing was sent. Call again with the same client order id."""
 

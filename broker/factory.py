@@ -40,9 +40,11 @@ class BrokerSettings:
     alpaca_endpoint: str = ""
     alpaca_data_endpoint: str = ""
     alpaca_stream_endpoint: str = ""
-    #: a Client Portal gateway: its address, the PEM that proves it, what proves us to a proxy before it
+    #: a Client Portal gateway: its address, what proves it (a PEM file, or one certificate's PEM or SHA-256),
+    #: what proves us to a proxy before it
     ibeam_url: str = ""
     ibeam_ca_file: str = ""
+    ibeam_certificate: str = ""
     ibeam_token: str = field(default="", repr=False)
     #: ids of IBKR's questions that are confirmed; None: the documented ones
     ibeam_confirm: frozenset[str] | None = None
@@ -217,14 +219,27 @@ def _ibkr(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroke
 
 
 def _ibeam(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBroker:
-    if not (settings.ibeam_url and settings.ibeam_ca_file):
-        raise ConfigurationError("not configured: ibeam needs IBEAM_URL and IBEAM_CA_FILE")
+    known = settings.ibeam_ca_file or settings.ibeam_certificate
+    if not (settings.ibeam_url and (known or settings.ibeam_token)):
+        # Without a token there is no proxy with a key of its own, only IBeam's, which everybody has.
+        raise ConfigurationError(
+            "not configured: ibeam needs IBEAM_URL and IBEAM_CA_FILE, or IBEAM_URL and IBEAM_TOKEN "
+            "(the certificate first seen there is pinned then)"
+        )
     from broker.brokers.client_portal import ClientPortalBroker
+    from broker.brokers.client_portal.tls import FixedPin, KeptPin, Pin
+    from broker.pins import PinnedCertificates
 
+    pin: Pin | None = None
+    if settings.ibeam_certificate:
+        pin = FixedPin(settings.ibeam_certificate)
+    elif not settings.ibeam_ca_file:
+        pin = KeptPin(PinnedCertificates(journal.engine), settings.ibeam_url)
     return ClientPortalBroker(
         journal,
         url=settings.ibeam_url,
         ca_file=settings.ibeam_ca_file,
+        pin=pin,
         token=settings.ibeam_token,
         account=settings.account,
         trading_mode=settings.trading_mode,

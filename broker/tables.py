@@ -104,6 +104,19 @@ positions = Table(
     Column("compared_at", DateTime(timezone=True), nullable=False),
 )
 
+#: which certificate a Client Portal gateway shows, see `broker.pins`
+gateway_certificates = Table(
+    "gateway_certificates",
+    metadata,
+    #: host:port
+    Column("gateway", String(262), primary_key=True),
+    #: PEM
+    Column("certificate", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("pinned_at", DateTime(timezone=True), nullable=False),
+    Column("pinned_by", String(256), nullable=False),
+)
+
 #: who holds what only one process may hold; times are the database's, never a client's
 leases = Table(
     "leases",

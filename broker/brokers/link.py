@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from broker.errors import NotAuthenticated, NotConnected, SecondFactorWaiting
+from broker.errors import CertificateMismatch, NotAuthenticated, NotConnected, SecondFactorWaiting
 
 
 class State:
@@ -22,12 +22,14 @@ class State:
     SECOND_FACTOR: Final = "second_factor"  # 401 of a live login: a person confirms each of them
     COMPETING: Final = "competing"  # another login has taken the session
     WRONG_ACCOUNT: Final = "wrong_account"
+    CERTIFICATE_CHANGED: Final = "certificate_changed"  # somebody answers who isn't the pinned gateway
 
 
 _KINDS: dict[str, type[NotConnected]] = {
     State.NOT_LOGGED_IN: NotAuthenticated,
     State.COMPETING: NotAuthenticated,
     State.SECOND_FACTOR: SecondFactorWaiting,
+    State.CERTIFICATE_CHANGED: CertificateMismatch,
 }
 
 

@@ -90,6 +90,38 @@ def verify_gateway(
     return Exit.OK if found.passed else Exit.NOT_ALLOWED
 
 
+@command("accept-certificate")
+def accept_certificate(
+    desk: Desk,
+    sha256: Annotated[
+        str, typer.Argument(help="The new certificate's SHA-256, as the machine itself says it.")
+    ] = "",
+    by: By = "",
+) -> Exit:
+    """Show which certificate is pinned for the IBeam gateway, and which it shows; or accept the new one.
+
+    A gateway whose certificate changed gets nothing any more, its token included. If the machine was made
+    anew, read the SHA-256 on it (its console says "listening with the certificate ..."), and give it here.
+    Everything that shares the journal takes it from then on; a deployed service has
+    PUT /api/v1/connections/default/certificate for it.
+    """
+    # Loads what only this broker needs.
+    from broker.brokers.client_portal.acceptance import accept, look
+
+    settings, journal = desk.settings, desk.journal()
+    if sha256:
+        who = by or _person()
+        found = accept(settings, journal, sha256, who)
+        desk.alerts.notify(Kind.CERTIFICATE_CHANGED, f"{who} accepted {found.shown} for {found.gateway}")
+    else:
+        found = look(settings, journal)
+    desk.show({"certificate": found}, tables.certificate_table(found))
+    if found.pinned and found.pinned != found.shown:
+        desk.note("compare with what the machine itself says; if it is the same, give it to this command")
+        return Exit.NOT_CONFIRMED
+    return Exit.OK
+
+
 @command("limits")
 def limits(desk: Desk) -> None:
     """What every order has to keep to, as RISK_... variables and the mode decide."""

@@ -42,7 +42,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_ALLOWED: "a limit, the kill switch, the live lock or the paper/live guard; nothing was sent",
     Exit.NOT_FOUND: "no such order",
     Exit.COME_BACK_LATER: "a rate limit is used up, or there is no price now",
-    Exit.NOT_CONFIRMED: "a live order wasn't confirmed; nothing was sent",
+    Exit.NOT_CONFIRMED: "a live order, or a gateway's new certificate, wasn't confirmed; nothing was sent",
     Exit.UNSUPPORTED: "this broker can't do that",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.text import Text
 
 from broker.models import AccountInfo, Clock, Fill, Health, Order, OrderPreview, Position, Quote, Status
 from broker.risk.verification import Verification
+
+if TYPE_CHECKING:
+    from broker.brokers.client_portal.acceptance import GatewayCertificate
 
 _BAD = frozenset({Status.REJECTED, Status.UNKNOWN, Status.INACTIVE})
 
@@ -166,6 +169,15 @@ def verification_table(found: Verification) -> Table:
         said = check.found if check.passed else f"{check.found} ({check.remedy})"
         table.add_row(check.name, "pass" if check.passed else "FAIL", said)
     return table
+
+
+def certificate_table(found: GatewayCertificate) -> Table:
+    """The certificate that a gateway shows, and the pinned one."""
+    rows = [("shows", found.shown), ("pinned", found.pinned or "none: there was no connection yet")]
+    if found.pinned_at is not None:
+        rows.append(("pinned by", f"{found.pinned_by}, {found.pinned_at.isoformat()}"))
+    same = not found.pinned or found.pinned == found.shown
+    return _pairs(f"{found.gateway}: " + ("as pinned" if same else "ANOTHER CERTIFICATE"), rows)
 
 
 def clock_table(found: Clock) -> Table:

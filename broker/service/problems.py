@@ -40,6 +40,7 @@ _STATUS: dict[type[errors.BrokerError], tuple[int, str]] = {
     errors.StandBy: (503, "Another instance holds the trading connection"),
     errors.NotAuthenticated: (503, "The broker's gateway isn't logged in"),
     errors.SecondFactorWaiting: (503, "The broker's gateway waits for the second factor"),
+    errors.CertificateMismatch: (503, "The broker's gateway shows another certificate"),
     errors.JournalUnavailable: (503, "The order journal can't be used"),
     errors.MarketDataUnavailable: (503, "No market data"),
     errors.LimitExceeded: (422, "A limit refuses the order"),

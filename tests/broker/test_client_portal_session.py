@@ -404,7 +404,7 @@ def test_the_factory_builds_it_from_the_environment(portal: Portal, journal: Jou
 
 
 def test_the_factory_names_what_is_missing(journal: Journal) -> None:
-    with pytest.raises(ConfigurationError, match="IBEAM_URL and IBEAM_CA_FILE"):
+    with pytest.raises(ConfigurationError, match="IBEAM_URL and IBEAM_CA_FILE, or IBEAM_URL and IBEAM_TOKEN"):
         build_broker(settings_from_environment({"BROKER_TYPE": "ibeam"}), journal)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import broker.fleet.models  # noqa: F401 - its tables join the metadata
 from broker.errors import DuplicateClientOrderId
 from broker.journal import Journal
 from broker.models import Fill, OrderReport, Status
+from broker.pins import PinnedCertificates
 from broker.placement import legs_of
 from broker.service import lease
 from broker.service.database import SCHEMA_REVISION, make_engine, why_not_ready
@@ -61,6 +63,26 @@ def test_an_upgrade_keeps_orders_and_a_downgrade_gives_them_back(empty_database:
         assert set(db.execute(text("select client_order_id from orders")).scalars()) == {"old", "new"}
     migrate(engine, say=told.append)
     assert [o.client_order_id for o in journal.recent("A1", 10)] == ["new", "old"]
+    engine.dispose()
+
+
+def test_a_gateways_pin_is_taken_on_data_and_forgotten_by_a_downgrade(empty_database: str) -> None:
+    engine = make_engine(empty_database, 0)
+    migrate(engine, "0004", say=lambda _said: None)
+    Journal(engine).enter("A1", request(client_order_id="kept"))
+    migrate(engine, say=lambda _said: None)
+    pins = PinnedCertificates(engine)
+    first, second = b"a certificate", b"another one"
+    with ThreadPoolExecutor(8) as threads:
+        shown = [first if n % 2 else second for n in range(16)]
+        assert len(set(threads.map(lambda der: pins.first_seen("10.0.0.5:5000", der), shown))) == 1
+    pins.accept("10.0.0.5:5000", second, "ada")
+    assert pins.first_seen("10.0.0.5:5000", first) == hashlib.sha256(second).hexdigest()
+    assert pins.find("10.0.0.6:5000") is None
+    migrate(engine, "0004", say=lambda _said: None)
+    migrate(engine, say=lambda _said: None)
+    assert pins.find("10.0.0.5:5000") is None
+    assert [order.client_order_id for order in Journal(engine).recent("A1", 10)] == ["kept"]
     engine.dispose()
 
 

@@ -1,6 +1,7 @@
 """Interactive Brokers through a Client Portal gateway (an IBeam droplet).
 
-wire       one request over ibind, sent once, with its certificate checked
+tls        who is at the other end: a PEM file, a pin, or the certificate seen first
+wire       one request over ibind, sent once, over a connection that was checked
 pacing     IBKR's limits, in which a cancel overtakes
 session    the brokerage session: opened, kept alive, lost, opened again
 questions  what IBKR asks about an order, and which of it is confirmed

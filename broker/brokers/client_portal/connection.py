@@ -14,7 +14,8 @@ from broker.brokers.client_portal.pacing import Limits
 from broker.brokers.client_portal.questions import Policy
 from broker.brokers.client_portal.session import Session, check_mode
 from broker.brokers.client_portal.stream import Watcher
-from broker.brokers.client_portal.wire import OrderWire, Wire, check_tls
+from broker.brokers.client_portal.tls import Pin, check_url, context_for
+from broker.brokers.client_portal.wire import OrderWire, Wire
 from broker.brokers.link import State, unconnected
 from broker.errors import (
     BrokerError,
@@ -75,7 +76,8 @@ class Connection(BaseBroker):
         journal: Journal,
         *,
         url: str,
-        ca_file: str,
+        ca_file: str = "",
+        pin: Pin | None = None,
         token: str = "",
         account: str = "",
         trading_mode: str = "",
@@ -89,14 +91,17 @@ class Connection(BaseBroker):
     ) -> None:
         """`url`: https://host:port; `ca_file`: PEM of its certificate or CA; `token`: for a proxy.
 
+        `pin`: the one certificate that it may show, in place of `ca_file`.
+
         `confirm`: ids of the questions that are confirmed (see `questions`); `take_over`: take the session
         from another login of the user; `timeout` and `heartbeat` in seconds. Raises `ConfigurationError`.
         """
-        check_tls(url, ca_file)
+        check_url(url)
+        self._context = context_for(ca_file, pin)
         check_mode(trading_mode)
         base = url.rstrip("/")
         self._url = base if base.endswith(BASE_PATH) else base + BASE_PATH
-        self._journal, self._ca_file, self._token = journal, ca_file, token
+        self._journal, self._token = journal, token
         self._account, self._trading_mode = account, trading_mode
         self._policy, self._take_over = Policy(confirm), take_over
         self._timeout, self._heartbeat = timeout, heartbeat
@@ -114,8 +119,8 @@ class Connection(BaseBroker):
             if self._parts is not None:
                 return
             session = Session(
-                Wire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
-                OrderWire(self._url, self._ca_file, token=self._token, timeout=self._timeout),
+                Wire(self._url, self._context, token=self._token, timeout=self._timeout),
+                OrderWire(self._url, self._context, token=self._token, timeout=self._timeout),
                 account=self._account,
                 trading_mode=self._trading_mode,
                 limits=self._limits,
@@ -124,7 +129,7 @@ class Connection(BaseBroker):
             )
             book = OrderBook(session, self._journal, self._events, self._limits)
             entry = OrderEntry(session, book, self._policy)
-            watcher = Watcher(session, book, self._ca_file, websocket=self._websocket)
+            watcher = Watcher(session, book, websocket=self._websocket)
             self._parts = Running(session, book, entry, watcher)
             self._parts.start(self.name)
 

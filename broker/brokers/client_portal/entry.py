@@ -173,7 +173,7 @@ class OrderEntry:
         try:
             data = self._session.orders.post(path, params=body).data
         except Unreachable as away:
-            raise self._session.lost(str(away)) from None
+            raise self._session.lost(str(away), away.state) from None
         except Silence as silence:
             raise NothingKnown(str(silence)) from None
         except Answered as answer:
@@ -248,7 +248,7 @@ class OrderEntry:
             if is_no_session(said):
                 raise Answered(400, said)
         except Unreachable as away:
-            raise self._session.lost(str(away)) from None
+            raise self._session.lost(str(away), away.state) from None
         except Silence as silence:
             raise NotConnected(
                 f"the cancel may not have arrived: {silence}", doing="nothing: cancel again", retry_after=1

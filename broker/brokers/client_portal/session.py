@@ -97,7 +97,7 @@ class Session:
             try:
                 return self._plain(ask, urgency)
             except Unreachable as away:
-                raise self.lost(str(away)) from None
+                raise self.lost(str(away), away.state) from None
             except Silence as silence:
                 if not left:
                     raise self.lost(str(silence)) from None
@@ -182,7 +182,7 @@ class Session:
         try:
             self._open()
         except Unreachable as away:
-            raise self.lost(str(away)) from None
+            raise self.lost(str(away), away.state) from None
         except Silence as silence:
             raise self.lost(str(silence)) from None
         except Answered as answer:

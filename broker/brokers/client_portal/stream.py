@@ -78,8 +78,8 @@ class _Sink:
 class Watcher:
     """A thread that keeps the journal up to date: by websocket, by polling, after each connection."""
 
-    def __init__(self, session: Session, book: OrderBook, ca_file: str, *, websocket: bool) -> None:
-        self._session, self._book, self._ca_file = session, book, ca_file
+    def __init__(self, session: Session, book: OrderBook, *, websocket: bool) -> None:
+        self._session, self._book = session, book
         self._websocket = websocket
         self._client: _Client | None = None
         self._sink = _Sink(book)
@@ -171,11 +171,13 @@ class Watcher:
             account_id=self._session.account,
             url=url,
             ibkr_client=self._session.wire,
-            cacert=self._ca_file,
+            cacert=False,
             sink=sink,
             use_oauth=False,
         )
         client.session = self._session
+        # ibind takes the name of a file only; the same context as HTTP's makes the same check.
+        client._runtime._transport._sslopt = {"context": self._session.wire.context}
         self._client = client
         if client.start():
             client.subscribe(ORDERS)

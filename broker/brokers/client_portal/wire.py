@@ -9,9 +9,9 @@ registers signal handlers. None of that here.
 from __future__ import annotations
 
 import email.utils
+import ssl
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -20,14 +20,19 @@ from ibind.base.rest_client import RestClient
 from ibind.support.errors import ExternalBrokerError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from broker.errors import ConfigurationError
+from broker.brokers.client_portal.tls import Adapter, CertificateChanged, HandshakeFailed
+from broker.brokers.link import State
 
 TOKEN_HEADER = "X-Gateway-Token"  # noqa: S105 - a header's name
 _UNSENT = (NewConnectionError, ConnectTimeoutError)
 
 
 class Unreachable(Exception):
-    """No connection was made, so nothing left."""
+    """No connection was made, so nothing left. `state`: what the link is then."""
+
+    def __init__(self, reason: str, state: str = State.DISCONNECTED) -> None:
+        super().__init__(reason)
+        self.state = state
 
 
 class Silence(Exception):
@@ -47,17 +52,15 @@ class Answered(ExternalBrokerError):  # type: ignore[misc]
 class Wire(IbkrClient):  # type: ignore[misc]
     """ibind's client without its retries. Calls raise `Answered`, `Silence` and `Unreachable`."""
 
-    def __init__(self, url: str, ca_file: str, *, token: str = "", timeout: float = 10.0) -> None:
-        """`url`: of the API, such as `https://10.0.0.5:5000/v1/api`; `ca_file`: PEM that it is checked by.
-
-        Raises `ConfigurationError`: the certificate is always checked.
-        """
-        check_tls(url, ca_file)
+    def __init__(self, url: str, context: ssl.SSLContext, *, token: str = "", timeout: float = 10.0) -> None:
+        """`url`: of the API, such as `https://10.0.0.5:5000/v1/api`; `context`: see `tls.context_for`."""
+        self.context = context
         self._token = token
         super().__init__(
             account_id=None,
             url=url,
-            cacert=ca_file,
+            # The context decides; requests would otherwise load its own bundle of CAs into it.
+            cacert=False,
             timeout=timeout,
             max_retries=0,
             use_session=True,
@@ -71,8 +74,13 @@ class Wire(IbkrClient):  # type: ignore[misc]
 
     def make_session(self) -> None:
         """A session that takes no proxy, no certificates and no credentials from the environment."""
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._session = self._made()
+
+    def _made(self) -> requests.Session:
+        made = requests.Session()
+        made.trust_env = False
+        made.mount("https://", Adapter(self.context))
+        return made
 
     def close_session(self) -> None:
         """Close its connections. ibind would go on without a session, and take proxies from outside."""
@@ -105,8 +113,9 @@ class Wire(IbkrClient):  # type: ignore[misc]
             raise Silence(f"no answer within {self._timeout:g} s") from None
         except ExternalBrokerError as failure:
             cause = failure.__cause__
-            if _never_left(cause):
-                raise Unreachable(_reason(cause)) from None
+            away = _never_left(cause)
+            if away is not None:
+                raise away from None
             raise Silence(f"the connection broke: {type(cause).__name__}") from None
 
     def _process_response(self, response: requests.Response, result: Any) -> Any:
@@ -134,34 +143,23 @@ class OrderWire(Wire):
 
     @property
     def _session(self) -> requests.Session:  # type: ignore[override]
-        made = requests.Session()
-        made.trust_env = False
+        made = self._made()
         made.headers["Connection"] = "close"
         return made
 
 
-def check_tls(url: str, ca_file: str) -> None:
-    """Raises `ConfigurationError` unless the gateway's certificate can be checked."""
-    if not url.startswith("https://"):
-        raise ConfigurationError("IBEAM_URL must begin with https://: orders and positions travel over it")
-    if not ca_file or not Path(ca_file).is_file():
-        raise ConfigurationError(
-            "IBEAM_CA_FILE must name a PEM file with the gateway's certificate or its CA: "
-            "connections are never left unverified"
-        )
-
-
-def _never_left(cause: BaseException | None) -> bool:
-    if isinstance(cause, (requests.exceptions.SSLError, requests.exceptions.ConnectTimeout)):
-        return True
+def _never_left(cause: BaseException | None) -> Unreachable | None:
+    """What to raise if it is certain that nothing was sent; None if it may have been."""
     inner = cause.args[0] if cause is not None and cause.args else None
-    return isinstance(getattr(inner, "reason", inner), _UNSENT)
-
-
-def _reason(cause: BaseException | None) -> str:
-    if isinstance(cause, requests.exceptions.SSLError):
-        return "the gateway's certificate isn't the expected one"
-    return "the gateway can't be reached"
+    reason = getattr(inner, "reason", inner)  # of urllib3's MaxRetryError
+    failed = reason.args[0] if isinstance(reason, Exception) and reason.args else None
+    if isinstance(failed, CertificateChanged):
+        return Unreachable(str(failed.args[0]), State.CERTIFICATE_CHANGED)
+    if isinstance(failed, HandshakeFailed):
+        return Unreachable(str(failed.args[0]))
+    if isinstance(cause, requests.exceptions.ConnectTimeout) or isinstance(reason, _UNSENT):
+        return Unreachable("the gateway can't be reached")
+    return None
 
 
 def _text(response: requests.Response) -> str:
