@@ -18,6 +18,7 @@ from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
 from broker.service.fleet_operator import droplets
 from broker.service.fleet_routes import accounts
+from broker.service.metrics import ServiceMetrics, metrics
 from broker.service.middleware import RequestMiddleware
 from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
@@ -57,8 +58,9 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(engine.dispose)
 
     app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    own_metrics = app.state.metrics = ServiceMetrics()
     problems.install(app)
-    _install_refusals(app)
+    _install_refusals(app, own_metrics)
     fleet_problems.install(app)
     app.include_router(trading)
     app.include_router(orders)
@@ -70,13 +72,17 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(droplets)
     app.include_router(sessions)
     app.include_router(probes)
-    app.add_middleware(RequestMiddleware, body_limit=settings.service.body_limit)
+    app.include_router(metrics)
+    app.add_middleware(
+        RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
+    )
     return app
 
 
-def _install_refusals(app: FastAPI) -> None:
+def _install_refusals(app: FastAPI, own_metrics: ServiceMetrics) -> None:
     @app.exception_handler(Unauthorized)
     async def unauthorized(request: Request, error: Unauthorized) -> Response:
+        own_metrics.refused_tokens.labels(error.error or "no_token").inc()
         challenge = f'Bearer error="{error.error}"' if error.error else "Bearer"
         headers = {"WWW-Authenticate": challenge}
         return problems.problem(401, "unauthorized", "Not authenticated", str(error), headers=headers)

@@ -26,7 +26,7 @@ from fastapi.security import HTTPBearer
 from broker.errors import NotConnected
 
 ALGORITHMS = ("ES256", "RS256")  # asymmetric only: an HMAC "signed" with a public key must not pass
-ROLES = frozenset({"user", "trader", "operator"})
+ROLES = frozenset({"user", "trader", "operator", "monitor"})
 #: seconds that keys are trusted without asking again
 KEYS_LIVE = 600.0
 REFRESH_PAUSE = 5.0

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 import structlog
 from fastapi import HTTPException
@@ -30,9 +31,11 @@ class TooLarge(HTTPException):
 class RequestMiddleware:
     """Outermost layer: what the inner ones let through becomes a problem document too."""
 
-    def __init__(self, app: ASGIApp, body_limit: int) -> None:
+    def __init__(self, app: ASGIApp, body_limit: int, answered: Callable[[int, float], None]) -> None:
+        """`body_limit` in bytes; `answered` is told each answer's status, and the seconds that it took."""
         self._app = app
         self._limit = body_limit
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,16 +53,18 @@ class RequestMiddleware:
             answer = problem(500, "unexpected", "Something unexpected failed", request_id=request_id)
             await answered.instead(answer, scope, receive)
         finally:
+            seconds = time.monotonic() - started
+            self._answered(answered.status, seconds)
             if answered.status >= 400 or scope["path"] not in _PROBES:
                 log.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
                     status=answered.status,
-                    ms=round((time.monotonic() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                     user=scope["state"].get("user"),
                 )
-            structlog.contextvars.unbind_contextvars("request_id")
+            structlog.contextvars.unbind_contextvars("request_id", "account_id")
 
 
 class _Answered:

@@ -1,0 +1,62 @@
+"""What Prometheus reads of the service: its process, tokens that were refused, and the fleet.
+
+The service's address is public, so metrics need a token too: Prometheus gets one by itself (`oauth2` in its
+scrape configuration) for a client with the role `monitor`, which can read nothing else. Each instance has its
+own; the fleet's gauges are the ones of whichever instance runs the passes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from broker.service.auth import Principal, bearer, require
+from broker.service.fleet import Fleet
+from broker.service.routes import problem_answers
+
+Monitor = Annotated[Principal, Depends(require("monitor", "operator"))]
+
+metrics = APIRouter(
+    tags=["metrics"], dependencies=[Depends(bearer)], responses=problem_answers(401, 403, 503)
+)
+
+
+class ServiceMetrics:
+    """The metrics of one process beside the fleet's. No label holds a path, a user or a secret."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Histogram(
+            "api_request_seconds", "Requests by their answer's status", ("status",), registry=self.registry
+        )
+        self.refused_tokens = Counter(
+            "api_refused_tokens",
+            "Requests whose token didn't hold",
+            ("error",),
+            registry=self.registry,
+        )
+
+    def answered(self, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self.requests.labels(status).observe(seconds)
+
+
+@metrics.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def get_metrics(who: Monitor, request: Request) -> Response:
+    """The metrics of this instance, in Prometheus' text format."""
+    own: ServiceMetrics = request.app.state.metrics
+    fleet: Fleet | None = request.app.state.fleet
+    text = generate_latest(own.registry)
+    if fleet is not None:
+        text += generate_latest(fleet.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
