@@ -1,0 +1,128 @@
+"""The gateway VM's user data on a real systemd and cloud-init, up to a TWS handshake on the VPC port."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.boot.image import Image
+from tests.boot.internet import NEIGHBOUR
+from tests.boot.secrets import forms, holders
+from tests.boot.vm import ADDRESS, PASSWORD, USER, GatewayVm
+from tests.fleet.values import GATEWAY
+
+pytestmark = pytest.mark.timeout(900)
+UNITS = ("xvfb", "ibkr-gateway-settings", "ibkr-gateway-install", "ibkr-gateway", "ibkr-gateway-proxy")
+VERSION = GATEWAY["credentials_version"]
+
+
+@pytest.fixture(scope="module")
+def vm(boot_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayVm]:
+    """A paper gateway's VM after its first boot, logged in. What the tests do to it, they undo."""
+    with GatewayVm(boot_image, tmp_path_factory.mktemp("gateway")) as vm:
+        vm.google.keep_login(VERSION, USER, PASSWORD)
+        vm.ibkr.admin("add_user", name=USER, password=PASSWORD, mode="paper")
+        vm.boot()
+        vm.until_logged_in()
+        yield vm
+
+
+def test_cloud_init_and_every_unit_succeed(vm: GatewayVm) -> None:
+    assert json.loads(vm.machine.file("run/cloud-init/result.json").read_text())["v1"]["errors"] == []
+    vm.machine.until_active(*UNITS)
+    assert vm.machine.failed() == []
+    assert vm.ibkr.user(USER)["logged_in"]
+
+
+def test_the_vpc_reaches_the_api_and_nothing_else(vm: GatewayVm) -> None:
+    assert int(vm.handshake(4002)) >= 100
+    for port in (14002, 7462, 6001):  # the gateway itself, IBC's commands, the display
+        with pytest.raises(OSError, match="refused"):
+            vm.internet.client(ADDRESS, port, NEIGHBOUR)
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "mode"),
+    [
+        ("/etc/ibkr-gateway/settings.json", "root", 0o644),
+        ("/etc/ibkr-gateway/machine.env", "root", 0o644),
+        ("/opt/ibkr-gateway/render-config", "root", 0o755),
+        ("/opt/ibc/scripts/ibcstart.sh", "root", 0o755),
+        ("/run/ibkr-gateway", "ibgateway", 0o700),
+        ("/run/ibkr-gateway/config.ini", "ibgateway", 0o600),
+        ("/run/ibkr-gateway/jts.ini", "ibgateway", 0o600),
+        ("/srv/ibkr-gateway/paper", "ibgateway", 0o700),
+        ("/srv/ibkr-gateway/paper/jts.ini", "ibgateway", 0o600),
+        ("/var/lib/ibgateway/Jts/ibgateway/1045", "ibgateway", 0o755),
+        ("/swapfile", "root", 0o600),
+    ],
+)
+def test_files_have_their_owners_and_modes(vm: GatewayVm, path: str, owner: str, mode: int) -> None:
+    found = vm.machine.file(path).stat()
+    assert stat.S_IMODE(found.st_mode) == mode
+    assert vm.machine.run("stat", "--format=%U", path).strip() == owner
+
+
+def test_the_settings_disk_and_the_memory_are_what_they_should_be(vm: GatewayVm) -> None:
+    mounts = {line.split()[1]: line.split() for line in vm.machine.run("cat", "/proc/mounts").splitlines()}
+    assert mounts["/srv/ibkr-gateway"][2] == "ext4"
+    assert {"nodev", "nosuid"} <= set(mounts["/srv/ibkr-gateway"][3].split(","))
+    assert mounts["/run"][2] == "tmpfs"
+
+
+def test_nothing_secret_is_on_a_disk_in_a_log_or_in_an_argument(vm: GatewayVm) -> None:
+    machine = vm.machine
+    machine.run("journalctl", "--flush", "--sync")
+    secret = forms(USER, PASSWORD, base64.b64encode(vm.google.secrets[VERSION]).decode())
+    assert holders(machine.file("run/ibkr-gateway/config.ini"), secret), "the search finds what is there"
+    assert holders(machine.upper, secret) == []
+    assert holders(machine.disk_image("ibkr-settings"), secret) == []
+    said = machine.console + machine.journal() + machine.run("sh", "-c", "cat /var/log/cloud-init*.log")
+    assert not any(form.decode("utf-8", "replace") in said for form in secret)
+    for process in machine.file("proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            assert not any(form in _read(process / name) for form in secret)
+
+
+def test_a_second_boot_logs_in_again_and_installs_nothing(vm: GatewayVm) -> None:
+    vm.machine.file("srv/ibkr-gateway/paper/layout.xml").write_text("the user's settings")
+    vm.machine.power_off()
+    assert not vm.ibkr.user(USER)["logged_in"]
+    vm.boot()
+    vm.until_logged_in()
+    vm.machine.until_active(*UNITS)
+    assert vm.machine.failed() == []
+    assert int(vm.handshake(4002)) >= 100
+    assert "installing" not in vm.machine.journal("ibkr-gateway-install.service")
+    assert "formatting" not in vm.machine.journal("ibkr-gateway-settings.service")
+    assert vm.machine.file("srv/ibkr-gateway/paper/layout.xml").read_text() == "the user's settings"
+
+
+@pytest.mark.parametrize("pin", ["gateway_sha256", "ibc_sha256"])
+def test_a_download_with_another_checksum_is_not_run_and_the_console_says_so(
+    boot_image: Image, tmp_path: Path, pin: str
+) -> None:
+    with GatewayVm(boot_image, tmp_path) as vm:
+        vm.google.keep_login(VERSION, USER, PASSWORD)
+        vm.boot(**{pin: "0" * 64})
+        vm.machine.until(
+            lambda: "ibkr-gateway-install.service" in vm.machine.failed(), "the installation failed"
+        )
+        vm.machine.until(
+            lambda: f"and {'0' * 64} is pinned: not used" in vm.machine.console, "the console says so"
+        )
+        assert vm.machine.state("ibkr-gateway.service") == "inactive"
+        assert not vm.machine.file("run/ibkr-gateway/config.ini").exists(), "no login was fetched for it"
+        assert list(vm.machine.file("var/cache/ibkr-gateway").iterdir()) == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # the process has ended

@@ -1,0 +1,88 @@
+"""A gateway VM with its surroundings: the machine, Google, IBKR, and what serves installer and IBC."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+from broker.fleet.cloud_init import render
+from tests.boot import artefacts, ibkr
+from tests.boot.google import Google
+from tests.boot.ibkr import Ibkr
+from tests.boot.image import Image
+from tests.boot.internet import SERVICE, Answer, Internet
+from tests.boot.machine import Machine
+from tests.fleet.values import GATEWAY
+
+ADDRESS = "10.20.0.2"
+USER = "ib user"
+PASSWORD = 'it\'s "quoted"back\\slash\\sl/ash & amp$dollar $(reboot)# = : !ümläut'
+PINNED = {
+    "gateway_sha256": hashlib.sha256(artefacts.installer()).hexdigest(),
+    "ibc_sha256": hashlib.sha256(artefacts.ibc_zip()).hexdigest(),
+}
+"""A password as people have them, and the checksums of what is served."""
+
+
+class GatewayVm:
+    """A context manager; `google` and `ibkr` know nobody at first."""
+
+    def __init__(self, image: Image, folder: Path) -> None:
+        self.google = Google()
+        sites = {
+            "download2.example": lambda _: Answer(200, artefacts.installer()),
+            "github.example": lambda _: Answer(200, artefacts.ibc_zip()),
+            ibkr.NAME: lambda _: Answer(404),
+            **self.google.sites,
+        }
+        self.internet = Internet(image, folder, sites)
+        self._image, self._folder = image, folder
+
+    def __enter__(self) -> GatewayVm:
+        self.internet.__enter__()
+        self.ibkr = Ibkr(self.internet)
+        self.ibkr.__enter__()
+        self.machine = Machine(self._image, self.internet, self._folder / "vm", ADDRESS, ["ibkr-settings"])
+        self.machine.mask(
+            "docker.service", "docker.socket", "containerd.service"
+        )  # the image has droplets' packages
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.close()
+        self.ibkr.__exit__()
+        self.internet.__exit__()
+
+    def boot(self, **values: str) -> None:
+        """Boots with the user data of a paper gateway, or of what `values` say."""
+        self.machine.boot(render("ib-gateway.yaml", {**GATEWAY, **PINNED, **values}))
+
+    def until_logged_in(self) -> None:
+        """Waits until the gateway is logged in and the VPC's port answers."""
+        self.until_said("Login has completed")
+        self.machine.until(self._answers, "the API answers")
+
+    def until_said(self, text: str) -> None:
+        """Waits until the gateway's log has a text."""
+        self.machine.until(lambda: text in self.machine.journal("ibkr-gateway.service"), f"{text!r} was said")
+
+    def _answers(self) -> bool:
+        port = (
+            4001
+            if 'TRADING_MODE="live"' in self.machine.run("cat", "/etc/ibkr-gateway/machine.env")
+            else 4002
+        )
+        try:
+            return self.handshake(port) != ""
+        except OSError:
+            return False
+
+    def handshake(self, port: int, source: str = SERVICE) -> str:
+        """The server version that the TWS API answers with. Raises OSError where there is none."""
+        with self.internet.client(ADDRESS, port, source) as connection:
+            versions = b"v100..176"
+            connection.sendall(b"API\x00" + struct.pack("!I", len(versions)) + versions)
+            reading = connection.makefile("rb")
+            (length,) = struct.unpack("!I", reading.read(4) or b"\0\0\0\0")
+            return reading.read(length).split(b"\x00")[0].decode()
