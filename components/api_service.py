@@ -1,9 +1,9 @@
 """The API service on Cloud Run: its environment, its secrets, its probes, and how many of it there are.
 
-A broker's TWS connection is a socket that lives in the service, so with BROKER_TYPE=ibkr there is exactly
+A broker's connection to a gateway lives in the service, so with BROKER_TYPE=ibkr or ibeam there is exactly
 one instance, and its CPU is always allocated: with the default (`cpu_idle`) the event loop freezes between
-requests and the gateway drops the connection. That costs about 50 dollars a month. Without such a socket
-the service scales out, and to zero.
+requests and the gateway drops the connection. The fleet's passes need that CPU too, but any instance may run
+them. That costs about 50 dollars a month. Without either the service scales to zero.
 
 The probes look at the process and the database, never at the gateway: IBKR resets every night, and a
 service that restarted for that would lose its connection again each time it had it.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import pulumi
 import pulumi_gcp as gcp
@@ -27,11 +28,14 @@ PORT = 8080
 class ApiServiceArgs:
     """`environment` holds plain values, `secrets` what is read from Secret Manager at an instance's start.
 
+    `files` maps a path to the secret that is mounted there, in a folder of its own.
+
     `source` changes when the code does, for images that are named by a moving tag: Cloud Run looks a tag up
     when it makes a revision, so without a change to the template the old code would go on. Empty for an
     image that is pinned by digest.
-    `holds_connection` is whether a broker's socket lives in the service. `ready` must exist before the
-    first instance: the database's schema, the way out, the sweep that must outlive the service.
+    `always_on` is whether something runs between requests, `single` whether it may run once only. `ready`
+    must exist before the first instance: the database's schema, the way out, the sweep that must outlive the
+    service.
     """
 
     location: str
@@ -41,7 +45,9 @@ class ApiServiceArgs:
     connector_id: pulumi.Input[str]
     environment: Mapping[str, pulumi.Input[str]]
     secrets: Mapping[str, SecretReference]
-    holds_connection: bool
+    files: Mapping[str, SecretReference]
+    always_on: bool
+    single: bool
     cpu: str
     memory: str
     concurrency: int
@@ -56,11 +62,14 @@ class ApiService(pulumi.ComponentResource):
     """The service and who may call it."""
 
     url: pulumi.Output[str]
+    name: pulumi.Output[str]
+    service: pulumi.Resource
 
     def __init__(self, name: str, args: ApiServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:api:ApiService", name, None, opts)
         child = child_options(self, opts)
-        ready = [*args.ready, *(resource for secret in args.secrets.values() for resource in secret.ready)]
+        secrets = [*args.secrets.values(), *args.files.values()]
+        ready = [*args.ready, *(resource for secret in secrets for resource in secret.ready)]
 
         service = gcp.cloudrunv2.Service(
             f"{name}-service",
@@ -75,12 +84,13 @@ class ApiService(pulumi.ComponentResource):
                 timeout="3600s",  # streams stay open
                 max_instance_request_concurrency=args.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
-                    min_instance_count=1 if args.holds_connection else 0,
-                    max_instance_count=1 if args.holds_connection else args.max_instances,
+                    min_instance_count=1 if args.always_on else 0,
+                    max_instance_count=1 if args.single else args.max_instances,
                 ),
                 vpc_access=gcp.cloudrunv2.ServiceTemplateVpcAccessArgs(
                     connector=args.connector_id, egress="ALL_TRAFFIC"
                 ),
+                volumes=_volumes(args) or None,
                 containers=[_container(args)],
             ),
             opts=child.merge(pulumi.ResourceOptions(depends_on=ready)),
@@ -96,7 +106,7 @@ class ApiService(pulumi.ComponentResource):
                 opts=child,
             )
 
-        self.url = service.uri
+        self.url, self.name, self.service = service.uri, service.name, service
         self.register_outputs({"url": self.url})
 
 
@@ -106,10 +116,17 @@ def _container(args: ApiServiceArgs) -> gcp.cloudrunv2.ServiceTemplateContainerA
         ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(container_port=PORT),
         resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
             limits={"cpu": args.cpu, "memory": args.memory},
-            cpu_idle=not args.holds_connection,
+            cpu_idle=not args.always_on,
             startup_cpu_boost=True,
         ),
         envs=_variables(args),
+        volume_mounts=[
+            gcp.cloudrunv2.ServiceTemplateContainerVolumeMountArgs(
+                name=_volume_name(path), mount_path=str(PurePosixPath(path).parent)
+            )
+            for path in args.files
+        ]
+        or None,
         # A start may take two minutes: the libraries are large and the CPU is shared.
         startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
             http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(
@@ -156,3 +173,25 @@ def _variables(args: ApiServiceArgs) -> list[gcp.cloudrunv2.ServiceTemplateConta
             for name, secret in args.secrets.items()
         ),
     ]
+
+
+def _volumes(args: ApiServiceArgs) -> list[gcp.cloudrunv2.ServiceTemplateVolumeArgs]:
+    return [
+        gcp.cloudrunv2.ServiceTemplateVolumeArgs(
+            name=_volume_name(path),
+            secret=gcp.cloudrunv2.ServiceTemplateVolumeSecretArgs(
+                secret=secret.secret_id,
+                items=[
+                    gcp.cloudrunv2.ServiceTemplateVolumeSecretItemArgs(
+                        path=PurePosixPath(path).name, version=secret.version
+                    )
+                ],
+            ),
+        )
+        for path, secret in args.files.items()
+    ]
+
+
+def _volume_name(path: str) -> str:
+    """A volume's name: its path's words, with hyphens."""
+    return "-".join(PurePosixPath(path).parts[1:])

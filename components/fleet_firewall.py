@@ -22,11 +22,15 @@ EGRESS = (("tcp", "80"), ("tcp", "443"), ("tcp", "4000-4001"), ("tcp", "53"), ("
 
 @dataclass(frozen=True, slots=True)
 class FleetFirewallArgs:
-    """`stack_tag` is on every droplet of the stack; `client_ip` is the one address that may connect."""
+    """`stack_tag` is on every droplet of the stack; `client_ip` is the one address that may connect.
+
+    `service_port` is where droplets find the service, to enrol.
+    """
 
     stack_tag: str
     client_ip: pulumi.Input[str]
     port: int = 5000
+    service_port: int = 443
 
 
 class FleetFirewall(pulumi.ComponentResource):
@@ -41,6 +45,7 @@ class FleetFirewall(pulumi.ComponentResource):
         super().__init__("ibkr:ibeam:FleetFirewall", name, None, opts)
         child = child_options(self, opts)
 
+        own = ("tcp", str(args.service_port))
         tag = digitalocean.Tag(f"{name}-tag", name=args.stack_tag, opts=child)
         firewall = digitalocean.Firewall(
             f"{name}-firewall",
@@ -57,7 +62,7 @@ class FleetFirewall(pulumi.ComponentResource):
                 digitalocean.FirewallOutboundRuleArgs(
                     protocol=protocol, port_range=ports, destination_addresses=EVERYWHERE
                 )
-                for protocol, ports in EGRESS
+                for protocol, ports in (EGRESS if own in EGRESS else (*EGRESS, own))
             ],
             opts=child,
         )

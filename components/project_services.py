@@ -11,6 +11,7 @@ import pulumi_gcp as gcp
 SERVICES = (
     "artifactregistry",
     "cloudkms",
+    "cloudscheduler",
     "compute",
     "iam",
     "iamcredentials",

@@ -6,7 +6,7 @@ Which parts there are is decided by the settings; how a part is made, by its com
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_gcp as gcp
@@ -19,8 +19,11 @@ from components.turns import engine_turn
 from stacks.database import declare_database, labels
 from stacks.fingerprint import fingerprint
 from stacks.foundation import Foundation
-from stacks.service import declare_service
+from stacks.service import ServiceParts, declare_service
 from stacks.settings import Settings
+
+if TYPE_CHECKING:
+    from stacks.fleet import Droplets
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "broker" / "service" / "migrations"
 
@@ -72,23 +75,31 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
 
         gateway_host = declare_gateway(settings, foundation, network, egress)
     await engine_turn()
-    droplets: dict[str, pulumi.Output[str]] = {}
-    before_service: list[pulumi.Resource] = [migration.execution, egress.nat]
+    droplets: Droplets | None = None
     if settings.uses_digitalocean:
-        from stacks.fleet import declare_fleet
+        from stacks.fleet import declare_droplets
 
-        droplets, fleet_resources = declare_fleet(settings, egress.ip)
-        before_service += fleet_resources
+        droplets = declare_droplets(settings, egress.ip)
     await engine_turn()
     url = declare_service(
-        settings, foundation, network, api_account, database_url, gateway_host, before_service
+        settings,
+        foundation,
+        ServiceParts(
+            account=api_account,
+            connector_id=network.connector_id,
+            nat_ip=egress.ip,
+            database_url=database_url,
+            gateway_host=gateway_host,
+            droplets=droplets,
+            ready=[migration.execution, egress.nat, *(droplets.kept if droplets else ())],
+        ),
     )
     return {
         "service_url": url,
         "gateway_host": gateway_host,
         "gateway_port": settings.api_port if settings.gateway.enabled else None,
         "nat_ip": egress.ip,
-        "droplets": droplets,
+        "droplets": droplets.addresses if droplets else {},
         "database": instance,
     }
 

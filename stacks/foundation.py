@@ -19,6 +19,7 @@ from components.turns import engine_turn
 from components.vpc import Vpc, VpcArgs
 from stacks.database import declare_database, labels
 from stacks.settings import Settings
+from stacks.wrapping_key import WrappingKey, declare_wrapping_key, referenced_wrapping_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Foundation:
     database_url: SecretReference | None
     database_instance: pulumi.Input[str] | None
     peering: pulumi.Resource | None = None
+    wrapping_key: WrappingKey | None = None
     enabled: Mapping[str, pulumi.Resource] = field(default_factory=dict)
 
     def after(self, *apis: str) -> pulumi.ResourceOptions:
@@ -69,15 +71,27 @@ async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
             "database_url_version": database_url.version,
         }
     await engine_turn()
-    outputs |= _ci_and_key(settings, enabled)
-    foundation = Foundation(vpc.network_id, database_url, instance, vpc.peering, enabled)
+    deployers, found = _ci_and_key(settings, enabled)
+    outputs |= found
+    wrapping_key = None
+    if settings.fleet.enabled:
+        await engine_turn()
+        wrapping_key, found = declare_wrapping_key(
+            settings, deployers, waiting(enabled, "cloudkms", "secretmanager")
+        )
+        if settings.kind == "foundation":
+            outputs |= found
+    foundation = Foundation(vpc.network_id, database_url, instance, vpc.peering, wrapping_key, enabled)
     return foundation, outputs
 
 
-def _ci_and_key(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> dict[str, Any]:
-    """CI identity and the state's key, as far as the stack's configuration asks for them."""
+def _ci_and_key(
+    settings: Settings, enabled: Mapping[str, pulumi.Resource]
+) -> tuple[dict[str, pulumi.Input[str]], dict[str, Any]]:
+    """CI identity and the state's key, as far as they are asked for. Returns who deploys, and outputs."""
     prefix, ci = settings.name_prefix, settings.ci
     outputs: dict[str, Any] = {}
+    deployers: dict[str, pulumi.Input[str]] = {}
     key_users: dict[str, pulumi.Input[str]] = {}
     if ci.repository:
         from components.ci_identity import CiIdentity, CiIdentityArgs
@@ -89,7 +103,8 @@ def _ci_and_key(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> d
             ),
             waiting(enabled, "iam", "iamcredentials", "sts"),
         )
-        key_users = {"deploy": identity.deploy.member, "preview": identity.preview.member}
+        deployers = {"deploy": identity.deploy.member}
+        key_users = {**deployers, "preview": identity.preview.member}
         outputs |= {
             "ci_provider": identity.provider_name,
             "ci_deploy_account": identity.deploy.email,
@@ -104,7 +119,7 @@ def _ci_and_key(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> d
             waiting(enabled, "cloudkms"),
         )
         outputs["state_key"] = key.url
-    return outputs
+    return deployers, outputs
 
 
 def referenced(settings: Settings) -> Foundation:
@@ -116,4 +131,5 @@ def referenced(settings: Settings) -> Foundation:
         database_url = SecretReference(
             stack.require_output("database_url_secret"), stack.require_output("database_url_version"), ()
         )
-    return Foundation(stack.require_output("network_id"), database_url, instance)
+    wrapping_key = referenced_wrapping_key(settings, stack) if settings.runs_fleet else None
+    return Foundation(stack.require_output("network_id"), database_url, instance, wrapping_key=wrapping_key)

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stacks import catalog
+from stacks import catalog, droplet_relations
 from stacks.problems import Problem, shown
 from stacks.sections import API_PORTS
 
@@ -25,7 +25,6 @@ _LOOPBACK = IPv4Network("127.0.0.0/8")
 _PARTS = {"ibkr:gatewayCredentials": ("username", "password")}
 # Alpaca's own trading endpoints, and what each means.
 _ALPACA_MODES = {"api.alpaca.markets": "live", "paper-api.alpaca.markets": "paper"}
-_SET_WITH = "set it with `pulumi config set --secret --path '{}'`"
 SMALLEST_SAFE_MEMORY = 1740  # MiB; see Gateway.machine_type
 SMALLEST_POSSIBLE_MEMORY = 1024
 
@@ -186,49 +185,6 @@ def _gateway_address(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _users(settings: Settings) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    logins: dict[str, str] = {}
-    if not settings.declares_environment:
-        return
-    if settings.gateway.enabled and settings.gateway_credentials:
-        login = settings.gateway_credentials.username.get_secret_value()
-        logins[login.lower()] = "ibkr:gatewayCredentials.username"
-    for number, user in enumerate(settings.ibeam.users):
-        key = f"ibkr:ibeam.users[{number}]"
-        droplet = user.droplet_name
-        if not droplet:
-            yield Problem(f"{key}.name", "", "is missing: it becomes a part of the droplet's name")
-        elif droplet in seen:
-            yield Problem(
-                f"{key}.name",
-                user.name,
-                f"makes the droplet {droplet}, as ibkr:ibeam.users[{seen[droplet]}] does; remove one, or "
-                "give it another index",
-            )
-        seen.setdefault(droplet, number)
-        for field in ("username", "password"):
-            if getattr(user, field) is None:
-                yield Problem(f"{key}.{field}", "", f"is missing; {_SET_WITH.format(f'{key}.{field}')}")
-        if user.username is not None:
-            login = user.username.get_secret_value().lower()
-            if login in logins:
-                yield Problem(
-                    f"{key}.username",
-                    "(secret)",
-                    f"is the same IBKR user as {logins[login]}, and IBKR allows one session a user: they "
-                    "would take it from each other. Use a user of its own",
-                )
-            logins.setdefault(login, f"{key}.username")
-    if settings.ibeam.users and not settings.ibeam.hold_credentials:
-        yield Problem(
-            "ibkr:ibeam.holdCredentials",
-            "false",
-            "declared users mean that this stack holds their IBKR passwords; set it to true if they know "
-            "and want that, or remove ibkr:ibeam.users",
-        )
-
-
 def _secrets(settings: Settings) -> Iterator[Problem]:
     wanted: list[tuple[str, bool, object, str]] = [
         (
@@ -316,24 +272,6 @@ def _environment(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _digitalocean(settings: Settings) -> Iterator[Problem]:
-    if settings.uses_digitalocean and not settings.has_digitalocean_login:
-        yield Problem(
-            "digitalocean:token",
-            "",
-            "is missing, and this stack declares droplets or a service that makes them; set it with "
-            "`pulumi config set --secret digitalocean:token`, or DIGITALOCEAN_TOKEN in the environment",
-        )
-    if settings.declares_environment and settings.broker_type == "ibeam" and not settings.uses_digitalocean:
-        yield Problem(
-            "ibkr:brokerType",
-            "ibeam",
-            "trades through droplets, but there are none: declare ibkr:ibeam.users, or set "
-            "ibkr:digitaloceanToken so that the service can make them",
-            because=("ibkr:ibeam",),
-        )
-
-
 def _placeholders(settings: Settings) -> Iterator[Problem]:
     values = {
         "gcp:project": settings.project,
@@ -353,10 +291,9 @@ CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _ranges,
     _firewall,
     _gateway,
-    _users,
     _secrets,
     _alpaca,
     _environment,
-    _digitalocean,
+    *droplet_relations.CHECKS,
     _placeholders,
 )

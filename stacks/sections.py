@@ -222,17 +222,49 @@ class IBeamUser(Section):
 
 
 class IBeam(Section):
-    """The IBeam droplets that the stack declares, and what run-time ones are made of."""
+    """The IBeam droplets that the stack declares, and what run-time ones are, unless `Fleet` says else."""
 
     region: DropletRegion = "nyc1"
     size: DropletSize = "s-1vcpu-1gb"
     demo_size: DemoSize = "s-1vcpu-512mb-10gb"
     image: Text = "ubuntu-24-04-x64"
+    # With its digest: name:tag@sha256:<digest>.
     container: str = "voyz/ibeam:0.5.12"
     # IBKR wants vendors to use OAuth. Holding people's passwords is for one's own accounts and for users
     # who knowingly agree, so it has to be switched on.
     hold_credentials: bool = False
     users: tuple[IBeamUser, ...] = ()
+    # What `brokerType: ibeam` trades through, by the droplet's name; with one user, that one's.
+    default_droplet: str | None = None
+
+    @property
+    def default_user(self) -> IBeamUser | None:
+        """Whose droplet the default connection is."""
+        if self.default_droplet is None:
+            return self.users[0] if len(self.users) == 1 else None
+        return next((user for user in self.users if user.droplet_name == self.default_droplet), None)
+
+
+class Fleet(Section):
+    """Droplets that the service makes at run time, for users who connect their IBKR accounts.
+
+    Off by default: the service then holds its users' passwords (see `IBeam.hold_credentials`). Region, sizes
+    and image that aren't set here are those of `IBeam`. A foundation with `enabled` declares the key that
+    the logins are encrypted under.
+    """
+
+    enabled: bool = False
+    region: DropletRegion | None = None
+    size: DropletSize | None = None
+    demo_size: DemoSize | None = None
+    image: Text | None = None
+    accounts_per_user: Annotated[int, Field(ge=1, le=1000)] = 3
+    connects_per_hour: Annotated[int, Field(ge=1, le=10000)] = 10
+    # How often Cloud Scheduler has a pass run, in minutes; the service runs its own besides.
+    reconcile_minutes: Annotated[int, Field(ge=1, le=30)] = 5
+    # Where droplets enrol, if not at Cloud Run's own address: behind a domain, or in the local cloud.
+    service_url: Url | None = None
+    digitalocean_api: Url | None = None  # other than DigitalOcean's own
 
 
 class Ci(Section):
@@ -279,6 +311,7 @@ class Config(Section):
     api: Api = Api()
     auth: Auth = Auth()
     ibeam: IBeam = IBeam()
+    fleet: Fleet = Fleet()
     ci: Ci = Ci()
     # Those who may reach the VM through IAP, as IAM members: "user:ann@example.com".
     operators: tuple[

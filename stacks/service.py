@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_gcp as gcp
+from pydantic import SecretStr
 
 from components.api_service import ApiService, ApiServiceArgs
-from components.network import Network
 from components.secret import Secret, SecretArgs, SecretReference
 from stacks.database import labels
 from stacks.fingerprint import fingerprint
@@ -17,31 +19,51 @@ from stacks.foundation import Foundation
 from stacks.sections import Limits
 from stacks.settings import Settings
 
+if TYPE_CHECKING:
+    from stacks.fleet import Droplets
+
 SOURCE = Path(__file__).resolve().parents[1] / "broker"
 
 
-def declare_service(
-    settings: Settings,
-    foundation: Foundation,
-    network: Network,
-    account: gcp.serviceaccount.Account,
-    database_url: SecretReference,
-    gateway_host: pulumi.Output[str] | None,
-    ready: Sequence[pulumi.Resource],
-) -> pulumi.Output[str]:
-    """Declares the API service and returns its URL. `ready` is what must exist before it, and go after."""
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What the rest of the environment made for the service.
+
+    `account` is the service's own. `ready` is what must exist before it, and go after it.
+    """
+
+    account: gcp.serviceaccount.Account
+    connector_id: pulumi.Output[str]
+    nat_ip: pulumi.Output[str]
+    database_url: SecretReference
+    gateway_host: pulumi.Output[str] | None
+    droplets: Droplets | None
+    ready: Sequence[pulumi.Resource]
+
+
+def declare_service(settings: Settings, foundation: Foundation, parts: ServiceParts) -> pulumi.Output[str]:
+    """Declares the API service and returns its URL."""
     api = settings.api
+    fleet = None
+    if settings.runs_fleet:
+        from stacks.fleet_service import declare_fleet_service, schedule_passes
+
+        fleet = declare_fleet_service(settings, foundation, parts.account, parts.nat_ip)
+    # A broker's connection, which there may be one of, or the fleet's passes, which any instance runs.
+    holds_connection = settings.broker_type in ("ibkr", "ibeam")
     service = ApiService(
         f"{settings.name_prefix}-api",
         ApiServiceArgs(
             location=settings.region,
             image=api.image,
             source="" if "@sha256:" in api.image else fingerprint(SOURCE),
-            service_account_email=account.email,
-            connector_id=network.connector_id,
-            environment=_environment(settings, gateway_host),
-            secrets={"DATABASE_URL": database_url, **_own_secrets(settings, foundation, account)},
-            holds_connection=settings.broker_type == "ibkr",
+            service_account_email=parts.account.email,
+            connector_id=parts.connector_id,
+            environment={**_environment(settings, parts), **(fleet.environment if fleet else {})},
+            secrets={"DATABASE_URL": parts.database_url, **_own_secrets(settings, foundation, parts)},
+            files=fleet.files if fleet else {},
+            always_on=holds_connection or settings.runs_fleet,
+            single=holds_connection,
             cpu=api.cpu,
             memory=api.memory,
             concurrency=api.concurrency,
@@ -49,14 +71,16 @@ def declare_service(
             public=api.public,
             deletion_protection=api.deletion_protection,
             labels=labels(settings),
-            ready=ready,
+            ready=[*parts.ready, *(fleet.ready if fleet else ())],
         ),
         foundation.after("run"),
     )
+    if fleet:
+        schedule_passes(settings, foundation, fleet, service)
     return service.url
 
 
-def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) -> dict[str, pulumi.Input[str]]:
+def _environment(settings: Settings, parts: ServiceParts) -> dict[str, pulumi.Input[str]]:
     """The service's plain environment variables."""
     environment: dict[str, pulumi.Input[str]] = {
         "STACK": settings.stack,
@@ -73,12 +97,14 @@ def _environment(settings: Settings, gateway_host: pulumi.Output[str] | None) ->
         **_alpaca(settings),
         **_limits(settings.limits),
     }
-    if gateway_host is not None:
+    if parts.gateway_host is not None:
         environment |= {
-            "IBKR_GATEWAY_HOST": gateway_host,
+            "IBKR_GATEWAY_HOST": parts.gateway_host,
             "IBKR_GATEWAY_PORT": str(settings.api_port),
             "IBKR_CLIENT_ID": str(settings.api.client_id),
         }
+    if parts.droplets and parts.droplets.default:
+        environment["IBEAM_URL"] = parts.droplets.default.url
     return environment
 
 
@@ -111,25 +137,27 @@ def _as_text(value: object) -> str:
 
 
 def _own_secrets(
-    settings: Settings, foundation: Foundation, account: gcp.serviceaccount.Account
+    settings: Settings, foundation: Foundation, parts: ServiceParts
 ) -> dict[str, SecretReference]:
     """Secrets that the service alone reads, by the environment variable that they become."""
-    values = {}
+    given: dict[str, tuple[str, SecretStr]] = {}
     if settings.alpaca.api_key and settings.alpaca.secret_key:
-        values["ALPACA_API_KEY"] = ("alpaca-api-key", settings.alpaca.api_key)
-        values["ALPACA_SECRET_KEY"] = ("alpaca-secret-key", settings.alpaca.secret_key)
-    if settings.digitalocean_token:
-        values["DIGITAL_OCEAN_API_KEY"] = ("digitalocean-token", settings.digitalocean_token)
+        given["ALPACA_API_KEY"] = ("alpaca-api-key", settings.alpaca.api_key)
+        given["ALPACA_SECRET_KEY"] = ("alpaca-secret-key", settings.alpaca.secret_key)
+    if settings.runs_fleet and settings.digitalocean_token:
+        given["DIGITAL_OCEAN_API_KEY"] = ("digitalocean-token", settings.digitalocean_token)
     if settings.alert_urls:
-        values["ALERT_URLS"] = ("alert-urls", settings.alert_urls)
+        given["ALERT_URLS"] = ("alert-urls", settings.alert_urls)
+    values: dict[str, tuple[str, pulumi.Output[str]]] = {
+        variable: (name, pulumi.Output.secret(value.get_secret_value()))
+        for variable, (name, value) in given.items()
+    }
+    if parts.droplets and parts.droplets.default:
+        values["IBEAM_TOKEN"] = ("ibeam-token", parts.droplets.default.token)
     return {
         variable: Secret(
             f"{settings.name_prefix}-{name}",
-            SecretArgs(
-                value=pulumi.Output.secret(value.get_secret_value()),
-                readers={"api": account.member},
-                labels=labels(settings),
-            ),
+            SecretArgs(value=value, readers={"api": parts.account.member}, labels=labels(settings)),
             foundation.after("secretmanager"),
         ).reference
         for variable, (name, value) in values.items()

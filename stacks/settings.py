@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from stacks import catalog
 from stacks.problems import Problem, SettingsError, did_you_mean, shown
 from stacks.relations import CHECKS
-from stacks.sections import API_PORTS, Config, Section
+from stacks.sections import API_PORTS, Config, IBeamUser, Section
 from stacks.values import Region
 
 PROJECT = "ibkr"
@@ -75,7 +75,22 @@ class Settings(Config):
 
     @property
     def uses_digitalocean(self) -> bool:
-        return self.declares_environment and bool(self.ibeam.users or self.digitalocean_token)
+        return self.declares_environment and bool(self.ibeam.users or self.fleet.enabled)
+
+    @property
+    def runs_fleet(self) -> bool:
+        """Whether the service makes droplets at run time."""
+        return self.declares_environment and self.fleet.enabled
+
+    @property
+    def fleet_image(self) -> str:
+        """What run-time droplets are made of."""
+        return self.fleet.image or self.ibeam.image
+
+    @property
+    def default_user(self) -> IBeamUser | None:
+        """Whose droplet the default connection of `brokerType: ibeam` is."""
+        return self.ibeam.default_user
 
     @property
     def api_port(self) -> int:

@@ -35,6 +35,11 @@ ALPACA = {
     "ibkr:alpaca.apiKey": "alpaca-key",
     "ibkr:alpaca.secretKey": "alpaca-secret",
 }
+FLEET = {
+    "ibkr:fleet.enabled": True,
+    "ibkr:ibeam.holdCredentials": True,
+    "ibkr:api.public": False,
+}
 # Variant -> the shipped stack that it starts from, and what it changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("local", {}),
@@ -49,9 +54,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "ibkr:limits": {"maxOrderValue": 5000, "maxShortQty": "none", "symbolsAllowed": ["AAPL", "MSFT"]},
         },
     ),
+    "staging-fleet": ("staging", FLEET),
+    "local-ibeam": ("local", {"ibkr:brokerType": "ibeam"}),
     "prod": ("prod", {}),
     "foundation-staging": ("foundation-staging", {}),
     "foundation-prod": ("foundation-prod", {}),
+    "foundation-fleet": ("foundation-staging", {"ibkr:fleet.enabled": True}),
 }
 
 

@@ -115,7 +115,6 @@ def test_a_secret_has_one_grant_per_reader_and_no_other(staging: Plan) -> None:
         ("ibkr-gateway-credentials", "serviceAccount:ibkr-gateway"),
         ("ibkr-database-url", "serviceAccount:ibkr-api"),
         ("ibkr-database-url", "serviceAccount:ibkr-migrate"),
-        ("ibkr-digitalocean-token", "serviceAccount:ibkr-api"),
     }
 
 
@@ -195,7 +194,7 @@ def test_no_probe_looks_at_the_gateway(staging: Plan) -> None:
     assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
 
 
-def test_the_service_gets_the_documented_environment(staging: Plan) -> None:
+def test_the_service_gets_the_documented_environment(staging: Plan, local: Plan) -> None:
     found = environment(staging)
     assert found["BROKER_TYPE"] == "ibkr"
     assert found["IBKR_GATEWAY_HOST"] == "10.10.0.5", "the VM's reserved address"
@@ -203,7 +202,8 @@ def test_the_service_gets_the_documented_environment(staging: Plan) -> None:
     assert found["IBKR_TRADING_MODE"] == "paper"
     assert found["DIGITAL_OCEAN_REGION"] == "nyc1"
     assert found["DATABASE_URL"] == ("ibkr-database-url", "1"), "by pinned version"
-    assert found["DIGITAL_OCEAN_API_KEY"] == ("ibkr-digitalocean-token", "1")
+    assert environment(local)["DIGITAL_OCEAN_API_KEY"] == ("ibkr-digitalocean-token", "1")
+    assert "DIGITAL_OCEAN_API_KEY" not in found, "without a fleet it has no use for it"
     assert "ALPACA_API_KEY" not in found
 
 
@@ -226,8 +226,8 @@ def test_the_sweep_keeps_no_token(local: Plan) -> None:
     assert sweep.secrets == frozenset()
 
 
-def test_a_stack_that_makes_no_droplets_needs_no_sweep() -> None:
-    plan = plan_of(settings_of("staging", {"ibkr:digitaloceanToken": None}))
+def test_a_stack_that_makes_no_droplets_needs_no_sweep(staging: Plan) -> None:
+    plan = staging
     assert not plan.of("Droplet")
     assert not [found for found in plan.resources if found.type.startswith("digitalocean:")]
     assert not [found for found in plan.resources if "sweep" in found.name]

@@ -18,6 +18,7 @@ from broker.risk.limits import Limits, limits_from_environment
 from stacks.problems import SettingsError
 from stacks.relations import overlaps
 from stacks.settings import parse
+from tests.stacks.inventory import FLEET
 from tests.stacks.plan import Plan, config_of, plan_of, settings_of
 
 TWO_USERS = [
@@ -119,7 +120,7 @@ WRONG = [
     ("staging", "ibkr:gatewayCredentials", None, "--secret --path 'ibkr:gatewayCredentials.password'"),
     ("staging", "ibkr:databasePassword", None, "--secret --path 'ibkr:databasePassword'"),
     ("foundation-prod", "ibkr:databasePassword", None, "the database's user needs one"),
-    ("staging", "digitalocean:token", None, "or DIGITALOCEAN_TOKEN in the environment"),
+    ("local", "digitalocean:token", None, "or DIGITALOCEAN_TOKEN in the environment"),
     ("staging", "ibkr:ibeam.region", "nyc9", "isn't a DigitalOcean region"),
     ("staging", "ibkr:ibeam.size", "s-1vcpu-3gb", "isn't a droplet size"),
     ("staging", "ibkr:ibeam.size", "s-1vcpu-512mb-10gb", "use s-1vcpu-1gb"),
@@ -136,6 +137,17 @@ WRONG = [
     ("local", "ibkr:ibeam.users", [{"name": "ann"}], "ibkr:ibeam.users[0].password: is missing"),
     ("local", "ibkr:ibeam.users", [{**TWO_USERS[0], "environment": "test"}], "use one of live, paper, demo"),
     ("local", "ibkr:ibeam.holdCredentials", False, "holds their IBKR passwords"),
+    ("local", "ibkr:ibeam.container", "voyz/ibeam:0.5.12", "write voyz/ibeam:0.5.12@sha256:<64 hex"),
+    ("local", "ibkr:ibeam.container", "voyz/ibeam@sha256:abc", "write voyz/ibeam@sha256:<64 hex"),
+    ("local", "ibkr:ibeam.defaultDroplet", "ann-ib-paper-1", "which make demo-ib-paper-1"),
+    ("local", "ibkr:digitaloceanToken", None, "--secret --path 'ibkr:digitaloceanToken'"),
+    ("local", "ibkr:fleet.image", 182556282, "can't enrol with the service: use a stock image"),
+    ("local", "ibkr:fleet.serviceUrl", None, "its first one is at http://127.20.191.2:8080"),
+    ("local", "ibkr:fleet.serviceUrl", "http://127.20.191.2:8080/?a=b", "leave out ? and #"),
+    ("local", "ibkr:fleet.accountsPerUser", 0, "greater than or equal to 1"),
+    ("local", "ibkr:fleet.reconcileMinutes", 60, "less than or equal to 30"),
+    ("local", "ibkr:fleet.size", "s-1vcpu-512mb-10gb", "use s-1vcpu-1gb"),
+    ("local", "ibkr:fleet.on", True, "isn't a key that this program knows"),
 ]
 
 
@@ -287,14 +299,75 @@ def test_a_small_machine_is_accepted_from_who_knows() -> None:
 
 
 def test_a_provider_login_in_the_environment_is_enough() -> None:
-    config = config_of("staging", {"digitalocean:token": None})
-    assert parse("staging", config, environment={"DIGITALOCEAN_TOKEN": "dop_v1_x"}).uses_digitalocean
+    config = config_of("local", {"digitalocean:token": None})
+    assert parse("local", config, environment={"DIGITALOCEAN_TOKEN": "dop_v1_x"}).uses_digitalocean
 
 
 def test_numbers_and_switches_may_be_written_as_text() -> None:
     settings = settings_of("staging", {"ibkr:gateway.port": "4002", "ibkr:gateway.protectSettings": "true"})
     assert settings.api_port == 4002
     assert settings.gateway.protect_settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            {"ibkr:ibeam.holdCredentials": False},
+            "ibkr:ibeam.holdCredentials = false: with ibkr:fleet",
+        ),
+        ({"ibkr:ibeam.container": "voyz/ibeam:0.5.12@sha256:your-digest"}, "is still the placeholder"),
+        ({"ibkr:ibeam.container": "voyz/ibeam:0.5.12"}, "a tag may mean another image tomorrow"),
+        ({"ibkr:fleet.serviceUrl": "http://api.trader.test"}, "would carry tokens in clear"),
+        ({"ibkr:fleet.digitaloceanApi": "http://proxy:8080"}, "would carry tokens in clear"),
+        ({"ibkr:ibeam.image": "182556282"}, "ibkr:fleet.image = 182556282: is a private snapshot"),
+    ],
+)
+def test_a_fleet_says_what_it_lacks(overrides: dict[str, Any], says: str) -> None:
+    [found] = problems("staging", {**FLEET, **overrides})
+    assert says in found
+
+
+def test_a_snapshot_for_declared_droplets_goes_with_a_stock_image_for_the_fleet() -> None:
+    image = {"ibkr:ibeam.image": "182556282", "ibkr:fleet.image": "ubuntu-24-04-x64"}
+    assert settings_of("staging", {**FLEET, **image}).fleet_image == "ubuntu-24-04-x64"
+
+
+def test_a_stack_without_droplets_needs_no_image_for_them() -> None:
+    assert problems("staging", {"ibkr:ibeam.container": "voyz/ibeam:0.5.12@sha256:your-digest"}) == []
+
+
+IBEAM = {"ibkr:brokerType": "ibeam"}
+TWO_DROPLETS = [
+    {"name": "ann", "username": "annpaper", "password": "x1"},
+    {"name": "bob", "username": "boblive", "password": "x2", "environment": "live"},
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"ibkr:ibeam.users": []}, "there is none: declare its user in ibkr:ibeam.users"),
+        ({"ibkr:ibeam.users": TWO_DROPLETS}, "ibkr:ibeam.defaultDroplet: is missing"),
+        (
+            {"ibkr:ibeam.users": TWO_DROPLETS, "ibkr:ibeam.defaultDroplet": "bob-ib-live-1"},
+            "ibkr:tradingMode = paper: contradicts droplet bob-ib-live-1",
+        ),
+    ],
+)
+def test_ibeam_trades_through_one_declared_droplet(overrides: dict[str, Any], says: str) -> None:
+    [found] = problems("local", {**IBEAM, **overrides})
+    assert says in found
+
+
+def test_the_only_declared_droplet_is_the_default_one() -> None:
+    user = settings_of("local", IBEAM).default_user
+    assert user is not None
+    assert user.droplet_name == "demo-ib-paper-1"
+    chosen = {"ibkr:ibeam.users": TWO_DROPLETS, "ibkr:ibeam.defaultDroplet": "ann-ib-paper-1"}
+    user = settings_of("local", {**IBEAM, **chosen}).default_user
+    assert user is not None
+    assert user.name == "ann"
 
 
 def test_a_stack_name_that_cannot_be_a_label_is_refused() -> None:
