@@ -39,6 +39,7 @@ PREVIEW_ROLES = (
 # grants on secrets, service accounts and the project need.
 DEPLOY_ROLES = (
     "artifactregistry.admin",
+    "cloudscheduler.admin",
     "cloudsql.admin",
     "compute.admin",
     "iam.serviceAccountAdmin",
