@@ -49,7 +49,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("ib_insync", "ib_async", "httpx", "httpcore", "alembic"):
+    for noisy in ("ib_insync", "ib_async", "httpx", "httpcore", "alembic", "azure"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
