@@ -95,6 +95,16 @@ class Connection:
             await self._end()
 
     @property
+    def broker_type(self) -> str:
+        """Which broker it is: alpaca, ibkr, ibeam, simulated."""
+        return self._settings.broker_type
+
+    @property
+    def mode(self) -> str:
+        """`paper`, or `live` where the settings don't say paper for sure."""
+        return declared(self._settings).settings_mode
+
+    @property
     def broker(self) -> BaseBroker:
         """The broker. Raises `ConfigurationError` (there is none), `StandBy` (another instance has it)."""
         if self._broker is None:
