@@ -29,7 +29,8 @@ from tests.service.fleet_fixtures import (
 __all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_environment", "user_for"]
 
 
-async def test_from_connect_to_running(ada: httpx.AsyncClient, agents: Agents) -> None:
+async def test_the_answer_is_the_documents(ada: httpx.AsyncClient, cloud: LocalDigitalOcean) -> None:
+    cloud.delays(create=60)
     answer = await ada.post("/connect", json=login())
     assert answer.status_code == 202, answer.text
     made = answer.json()
@@ -39,6 +40,10 @@ async def test_from_connect_to_running(ada: httpx.AsyncClient, agents: Agents) -
     assert made["message"] == "Server provisioning initiated. This process may take a few minutes."
     assert made["billing"]["billed"] is True
     assert made["billing"]["monthly_usd"] == 4.0
+
+
+async def test_from_connect_to_running(ada: httpx.AsyncClient, agents: Agents) -> None:
+    made = (await ada.post("/connect", json=login())).json()
     there = f"/accounts/{made['account_id']}"
     seen = []
 
