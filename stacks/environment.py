@@ -25,6 +25,8 @@ from stacks.settings import Settings
 if TYPE_CHECKING:
     from stacks.fleet import Droplets
 
+# Where users connect their IBKR accounts (the integration document).
+ACCOUNTS = "/api/v1/brokers/interactivebrokers"
 MIGRATIONS = Path(__file__).resolve().parents[1] / "broker" / "service" / "migrations"
 
 
@@ -96,6 +98,7 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
     )
     return {
         "service_url": url,
+        "accounts_url": url.apply(lambda base: base + ACCOUNTS) if settings.runs_fleet else None,
         "gateway_host": gateway_host,
         "gateway_port": settings.api_port if settings.gateway.enabled else None,
         "nat_ip": egress.ip,

@@ -102,6 +102,16 @@ class LocalStack:
         """A bearer token for the service, with these roles; without any, good for all that a trader does."""
         return self.cloud.token(*roles)
 
+    def login(self) -> dict[str, Any]:
+        """What to connect an account with: a paper login at this cloud's exchange, the same at every call."""
+        file = self.cloud.home / "login.json"  # gone with the exchange that knows it
+        if not file.exists():
+            username, password = f"visitor{secrets.token_hex(3)}", secrets.token_urlsafe(18)
+            self.cloud.add_user(username, password, "paper")
+            credentials = {"username": username, "password": password}
+            local_config.store(file, {"credentials": credentials, "environment": "demo"})
+        return local_config.load(file)
+
     def is_empty(self) -> bool:
         """Whether the stack holds nothing: neither resources nor operations that were cut off."""
         latest = self._checkpoint()

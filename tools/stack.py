@@ -1,6 +1,7 @@
 """The Makefile's commands on a stack: `python -m tools.stack COMMAND [--stack local] ...`."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
     changing = ["up", "preview", "drift", "destroy", "refresh"]
-    looking = ["status", "logs", "output", "token", "env"]
+    looking = ["status", "logs", "output", "token", "login", "env"]
     result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
@@ -101,8 +102,6 @@ def show_output(outputs: dict[str, object], name: str) -> None:
         raise CommandFailed(f"There is no output {name!r}. There are: {known}")
     value = outputs[name]
     if isinstance(value, (dict, list)):
-        import json
-
         value = json.dumps(value)
     print(f"{value:g}" if isinstance(value, float) else value)
 
@@ -143,6 +142,8 @@ def run_local(options: argparse.Namespace) -> None:
             show_output(stack.outputs(), options.name)
         case "token":
             print(stack.token())
+        case "login":
+            print(json.dumps(stack.login()))
 
 
 def run_real(options: argparse.Namespace) -> None:
@@ -168,6 +169,8 @@ def run_real(options: argparse.Namespace) -> None:
             show_output(stack.outputs(), options.name)
         case "token":
             raise CommandFailed(f"Tokens for {stack.name} come from its own issuer (ibkr:auth.issuer).")
+        case "login":
+            raise CommandFailed("Only the local cloud's exchange gives logins away.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ def painted(text: str, paint: str) -> str:
 
 
 def running(outputs: Mapping[str, Any], health: Health) -> str:
-    """What runs now, and three commands to try that work as they stand."""
+    """What runs now, and commands to try that work as they stand."""
     lines = ["", painted("What runs now", BOLD)]
     rows = [("Service", str(outputs.get("service_url", "none")))]
     if outputs.get("gateway_host"):
@@ -34,6 +34,7 @@ def running(outputs: Mapping[str, Any], health: Health) -> str:
             "",
             painted("Try", BOLD),
             *[f"  {command}" for command in tries(str(outputs["service_url"]))],
+            *[f"  {connect(str(outputs[name]))}" for name in ("accounts_url",) if outputs.get(name)],
         ]
     lines += ["", painted("make status | logs | tunnel | destroy; make help lists them all", DIM)]
     return "\n".join(lines)
@@ -55,6 +56,12 @@ def tries(url: str) -> list[str]:
         f"{curl} {base}/positions",
         f"{curl} -H 'Content-Type: application/json' -d '{order}' {base}/orders",
     ]
+
+
+def connect(url: str) -> str:
+    """Connects an IBKR account: the service makes a droplet for it. Typed again, it is the same account."""
+    curl = 'curl -s -H "Authorization: Bearer $(make -s token)"'
+    return f"{curl} -H 'Content-Type: application/json' -d \"$(make -s login)\" {url}/connect"
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

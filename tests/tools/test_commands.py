@@ -57,6 +57,20 @@ def test_the_order_to_try_is_valid_as_a_shell_reads_it(tmp_path: Path) -> None:
     assert shown[-1] == "http://localhost/api/v1/connections/default/orders"
 
 
+def test_up_shows_how_to_connect_an_account_where_the_service_makes_droplets() -> None:
+    accounts = "http://localhost/api/v1/brokers/interactivebrokers"
+    said = summary.running({**OUTPUTS, "accounts_url": accounts}, Health(True, "connected"))
+    [line] = [one for one in said.splitlines() if one.endswith("/connect")]
+    shown = subprocess.run(
+        ["sh", "-c", f'make() {{ echo "$2-$2"; }}; curl() {{ for part; do echo "$part"; done; }}\n{line}'],
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert shown[shown.index("-d") + 1] == "login-login"
+    assert shown[-1] == f"{accounts}/connect"
+    assert "/connect\n" not in summary.running(OUTPUTS, Health(True, "connected"))
+
+
 def test_an_output_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(CommandFailed, match="droplets, gateway_host, gateway_port, service_url"):
         stack.show_output(dict(OUTPUTS), "nat")
@@ -145,6 +159,7 @@ def test_make_alone_lists_the_commands() -> None:
         "logs",
         "tunnel",
         "token",
+        "login",
         "output",
         "refresh",
         "destroy",
