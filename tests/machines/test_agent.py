@@ -331,6 +331,27 @@ async def test_a_restart_without_a_login_is_refused(enrolled: Droplet) -> None:
     assert starts(enrolled) == 0
 
 
+async def test_a_restart_that_comes_again_because_its_answer_was_lost_is_one(running: Droplet) -> None:
+    assert await running.restart(sequence=50) == 204
+    assert starts(running) == 2
+    assert await running.restart(sequence=50) == 204
+    assert starts(running) == 2, "each may be a push to somebody's phone"
+    assert await running.restart(sequence=49) == 403
+    assert await running.restart(sequence=51) == 204
+    assert starts(running) == 3
+
+
+async def test_a_restart_that_failed_is_done_when_it_comes_again(running: Droplet) -> None:
+    systemctl = running.host.run / ".m/bin/systemctl"
+    really = systemctl.rename(systemctl.with_name("really"))
+    systemctl.write_text("#!/bin/sh\necho no memory\nexit 1\n")
+    systemctl.chmod(0o700)
+    assert await running.restart(sequence=50) == 500
+    really.rename(systemctl)
+    assert await running.restart(sequence=50) == 204
+    assert starts(running) == 2
+
+
 async def test_a_reboot_loses_the_login_and_says_so(running: Droplet) -> None:
     before = await running.health()
     await running.power_off()
