@@ -167,14 +167,18 @@ class AccountRows(Rows):
         if wanted is Wanted.RUNNING:
             values |= {"create_attempts": 0, "last_used_at": NOW}
             if account.wanted == Wanted.RUNNING and account.status == State.ERROR:
-                values["restart_wanted_at"] = NOW
+                values["restart_wanted_at"] = account.restart_wanted_at or NOW
             if account.failed_logins == 0:
                 values["retry_at"] = None
         return self.change(account, wanted.value, by, **values)
 
     def want_restart(self, account: Account, by: str) -> Account:
-        """A restart of the gateway. Raises Conflict."""
-        values: dict[str, Any] = {"restart_wanted_at": NOW, "last_used_at": NOW, "create_attempts": 0}
+        """A restart of the gateway; one that is asked for again before it is done is one. Raises Conflict."""
+        values: dict[str, Any] = {
+            "restart_wanted_at": account.restart_wanted_at or NOW,
+            "last_used_at": NOW,
+            "create_attempts": 0,
+        }
         return self.change(account, "restart", by, wanted=Wanted.RUNNING, **values)
 
     def set_credentials(self, account: Account, ib_username: str, password: str, by: str) -> Account:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.fleet.account import Account, State
@@ -18,6 +18,8 @@ from broker.fleet.models import broker_accounts, enrolments, fleet_quarantine, f
 from broker.fleet.rows import ACCOUNT_COLUMNS, NOW, Conflict, Rows, read_account, write_change
 
 ENROLMENT_SECONDS = 1800
+#: the account's action while a restart of its gateway isn't known to be done; `action_id` is its number
+RESTART = "restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +194,22 @@ class PassRows(Rows):
         )
         return self.change(account, status=State.DELETED, status_reason="", status_detail="", **wiped)
 
-    def begin_push(self, account: Account) -> tuple[Account, int, datetime]:
+    def begin_push(self, account: Account, restart: bool = False) -> tuple[Account, int, datetime]:
         """Writes down which droplet may hold the credentials, and takes the next number. Raises Conflict.
 
         The number is at least the clock's milliseconds, so that it goes on rising after the database was
-        restored from a backup.
+        restored from a backup. A restart that isn't known to be done keeps its number (as the account's
+        action), so that the agent, which may have done it, doesn't do it again.
         """
         column = broker_accounts.c
         following = func.greatest(
             column.push_sequence + 1, (func.extract("epoch", NOW) * 1000).cast(column.push_sequence.type)
         )
+        pending = account.action_id if account.action_kind == RESTART else None
+        number = following if pending is None or not restart else literal(pending)
+        action: dict[str, Any] = {"action_kind": RESTART, "action_id": number} if restart else {}
+        if not restart and pending is not None:
+            action = {"action_kind": None, "action_id": None}
         with self._engine.begin() as db:
             row = db.execute(
                 update(broker_accounts)
@@ -214,7 +222,8 @@ class PassRows(Rows):
                 )
                 .values(
                     credentials_droplet_id=account.do_droplet_id,
-                    push_sequence=following,
+                    push_sequence=number,
+                    **action,
                     version=column.version + 1,
                     updated_at=NOW,
                 )

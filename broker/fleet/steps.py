@@ -181,14 +181,15 @@ class Steps:
     def _push(self, account: Account, decision: Decision) -> None:
         """Credentials, or a restart. Either begins a login."""
         login, version = self._repository.login(account)
-        account, sequence, now = self._repository.begin_push(account)
+        restart = decision.do is Do.RESTART
+        account, sequence, now = self._repository.begin_push(account, restart)
         endpoint = self._work.endpoint(account)
         self._work.check_lease()
         try:
-            if decision.do is Do.PUSH:
-                self._agents.push(endpoint, account.id, login, sequence, int(now.timestamp()))
-            else:
+            if restart:
                 self._agents.restart(endpoint, account.id, sequence, int(now.timestamp()))
+            else:
+                self._agents.push(endpoint, account.id, login, sequence, int(now.timestamp()))
         except AgentUnreachable:
             self._say(account, replace(decision, do=Do.NOTHING))
             return
@@ -198,12 +199,16 @@ class Steps:
             )
             return
         except PushRefused:
-            again = self._work.now + timedelta(seconds=60)
             self._work.change(
-                account, status=State.ERROR, status_reason="push_refused", status_detail="", retry_at=again
+                account,
+                status=State.ERROR,
+                status_reason="push_refused",
+                status_detail="",
+                retry_at=self._work.now + timedelta(seconds=60),
+                **_no_action(restart),
             )
             return
-        pushed = {"pushed_version": version} if decision.do is Do.PUSH else {}
+        pushed = {} if restart else {"pushed_version": version}
         self._work.change(
             account,
             status=decision.status,
@@ -212,4 +217,10 @@ class Steps:
             login_since=now,
             restart_wanted_at=None,
             **pushed,
+            **_no_action(restart),
         )
+
+
+def _no_action(restart: bool) -> dict[str, None]:
+    """A restart is over: the next one is another."""
+    return {"action_kind": None, "action_id": None} if restart else {}

@@ -22,7 +22,7 @@ _TABLES = (
 def clear(engine: Engine) -> None:
     """Empties the fleet's tables."""
     with engine.begin() as db:
-        db.execute(text(f"truncate {_TABLES}"))
+        db.execute(text(f"truncate {_TABLES} cascade"))
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,10 @@ NO_DELAYS = Delays(visible=0, listed=0, create=0, action=0, firewall=0)
 class LocalDigitalOcean:
     """The API, its address, its token, and what is in it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, machines: Any = None) -> None:
         """In the thread of its loop: the store's database belongs to one thread."""
         self.cloud = SmallCloud(home)
+        self.cloud.machines = machines or self.cloud.machines
         self.account = DigitalOcean(self.cloud, NO_DELAYS)
         self.cloud.extensions["digitalocean"] = self.account
         self.cloud.machines.on_change(self.account.machine_changed)
@@ -73,14 +74,14 @@ class LocalDigitalOcean:
 
 
 @contextlib.contextmanager
-def serving(home: Path) -> Iterator[LocalDigitalOcean]:
-    """Serves the API until the context ends."""
+def serving(home: Path, machines: Any = None) -> Iterator[LocalDigitalOcean]:
+    """Serves the API until the context ends. `machines` are its droplets' (none unless given)."""
     started: queue.Queue[LocalDigitalOcean] = queue.Queue()
     listener = socket.create_server(("127.0.0.1", 0))
     servers: list[uvicorn.Server] = []
 
     async def serve() -> None:
-        made = LocalDigitalOcean(home)
+        made = LocalDigitalOcean(home, machines)
         made.url = f"http://127.0.0.1:{listener.getsockname()[1]}/digitalocean"
         app = Starlette(routes=[Mount("/digitalocean", routes=routes(made.cloud))])
 

@@ -100,6 +100,7 @@ class Machine:
     credentials: tuple[str, str] | None = field(repr=False, default=None)
     token: str = field(repr=False, default="")
     sequence: int = 0
+    restarted: int = 0
     logged_in: bool = False
     asked_to_enrol: bool = False
 
@@ -119,7 +120,8 @@ class World:
         self.readiness: dict[str, Probe] = {}
         self.working: bool | None = False
         self.lag = False
-        self.pushes = 0
+        self.pushes = self.restarts = 0
+        self.lose_answers = 0
         self._numbers = itertools.count(101)
         self._lock = threading.RLock()
         self.may_delete: Callable[[int], bool] = lambda _number: True
@@ -128,6 +130,9 @@ class World:
         self.calls.append(name)
         if self.fail.get(name):
             raise self.fail[name].pop(0)
+
+    def sign_with(self, sign: Any) -> None:
+        """Nothing is signed in here."""
 
     # Droplets
 
@@ -238,9 +243,15 @@ class World:
         with self._lock:
             self._call("restart")
             machine = self._at(endpoint)
-            if sequence <= machine.sequence:
-                raise PushRefused
-            machine.sequence, machine.logged_in = sequence, False
+            if sequence != machine.restarted:
+                if sequence <= machine.sequence:
+                    raise PushRefused
+                machine.sequence = machine.restarted = sequence
+                machine.logged_in = False
+                self.restarts += 1
+            if self.lose_answers:
+                self.lose_answers -= 1
+                raise AgentUnreachable
 
     def probe(self, endpoint: Endpoint) -> Probe:
         with self._lock:
@@ -341,10 +352,11 @@ def token_of(user_data: str) -> str:
 class Fleet:
     """The real reconciler on a real database over a world, with people to alarm."""
 
-    def __init__(self, engine: Engine, vault: Vault, world: World | None = None) -> None:
+    def __init__(self, engine: Engine, vault: Vault, world: Any = None) -> None:
         self.engine, self.vault = engine, vault
-        self.world = world or World()
+        self.world: Any = world or World()
         self.keys = FleetKeys(engine, vault)
+        self.world.sign_with(self.keys.sign)
         self.repository = Repository(engine, vault, self.keys)
         self.alarms: list[tuple[str, str]] = []
         self.effects = Effects()

@@ -1,75 +1,144 @@
-"""A process that runs passes and may be killed at a chosen point, with real connections open.
+"""A service of its own that does one thing for a user and runs passes, and may be ended at any point.
 
-    python -m tests.fleet.pass_process DATABASE_URL API_URL API_TOKEN
+    python -m tests.fleet.pass_process
 
-Reads lines `KILL_AT PASSES` (0: not at all) and answers each with how that process ended: `killed` or `done`.
-Every line is carried out by a process of its own, forked before any connection is opened: importing pydo and
-making its client takes seconds.
+Reads a JSON object a line (`Order`'s fields) and answers each with the number of the process that carries it
+out, and then with how that ended: `killed`, `done`, or what went wrong. That process is forked before any
+connection is opened: importing pydo and making its client takes seconds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from broker.fleet.account import Wanted
 from broker.fleet.agents import TlsAgents
-from broker.fleet.digitalocean import PydoDroplets
+from broker.fleet.digitalocean import Budget, PydoDroplets
+from broker.fleet.enrolment import Enroller, EnrolmentLater, EnrolmentRefused
 from broker.fleet.keys import FleetKeys
 from broker.fleet.reconciler import FleetSettings, Reconciler
 from broker.fleet.repository import FleetLease, Repository
 from broker.fleet.spec import DropletSettings
 from broker.fleet.vault import LocalKeyWrapper, Vault
 from broker.service.database import make_engine
-from tests.fleet.model import Effects
-
-#: the writes around calls to DigitalOcean; test_reconciler kills at all of them, in one process
-WRITES = ("adopt", "begin_create", "condemn", "forget", "gone")
-
-
-class Deadly(Effects):
-    """Ends this process as the kernel does when it is out of memory: nothing is closed or written."""
-
-    def reach(self, name: str) -> None:
-        self.count += 1
-        if self.count == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+from tests.fleet.boundaries import Boundaries
+from tests.fleet.droplets import ASKED, ASKING
+from tests.fleet.site import MANY
 
 
-def run(url: str, client: PydoDroplets, kill_at: int, passes: int) -> None:
-    engine = make_engine(url)
+@dataclass
+class Order:
+    """What a process is to do. `until`: status and reason at which it is done; `at`: where it is ended."""
+
+    database: str
+    api: str
+    token: str
+    home: str
+    port: int
+    account: str
+    action: str = ""
+    until: tuple[str, str] = ("", "")
+    at: int = 0
+    signal: str = "SIGKILL"
+    passes: int = 40
+    lease_seconds: float = 60.0
+    stack: str = "test"
+    #: seconds that this process's clock is ahead
+    clock: float = 0.0
+
+
+def act(repository: Repository, account_id: str, action: str) -> None:
+    """What a user asks for."""
+    if action == "connect":
+        repository.connect("ada", "demo", account_id, "secret", "ada")
+        return
+    account = repository.get(account_id)
+    assert account is not None
+    if action == "restart":
+        repository.want_restart(account, "ada")
+    elif action.startswith("credentials:"):
+        repository.set_credentials(account, *action.split(":")[1:], by="ada")
+    elif action:
+        repository.want(account, Wanted(action), "ada")
+
+
+def enrol_who_asks(enroller: Enroller, home: Path) -> None:
+    """What droplets ask, as they would over HTTP; one whose answer was lost asks again."""
+    for asking in sorted(home.glob(f"droplets/*/*/{ASKING}")):
+        if not asking.with_name(ASKED).exists():
+            try:
+                enroller.enrol(*json.loads(asking.read_text()))
+            except EnrolmentLater:
+                continue
+            except EnrolmentRefused:
+                pass
+            asking.with_name(ASKED).touch()
+
+
+def run(order: Order, client: PydoDroplets) -> None:
+    engine = make_engine(order.database)
     vault = Vault(LocalKeyWrapper({"k1": b"1" * 32}))
     keys = FleetKeys(engine, vault)
-    effects = Deadly()
-    effects.kill_at = kill_at or None
-    repository = effects.wrap(Repository(engine, vault, keys), *WRITES)
-    droplets = effects.wrap(client, "create", "delete", "act")
+    repository = Repository(engine, vault, keys)
+    agents = TlsAgents(keys.sign, port=order.port)
     settings = FleetSettings(
-        "test", "https://service.example", keys.push_key, DropletSettings("203.0.113.9"), probes=2, steps=1
-    )
-    reconciler = Reconciler(
-        settings, repository, droplets, TlsAgents(keys.sign), FleetLease(engine, "test", seconds=60)
-    )
-    for _ in range(passes):
-        assert reconciler.run_pass() is not None, "the lease is another's"
-        time.sleep(0.05)  # the local API's droplets boot
+        order.stack, "https://service.example", keys.push_key, DropletSettings("203.0.113.9"),
+        probes=2, steps=1,
+    )  # fmt: skip
+    alarm = lambda _kind, _text: None  # noqa: E731 - nobody to tell
+    enroller = Enroller(repository, client, agents, alarm)
+    lease = FleetLease(engine, order.stack, order.lease_seconds)
+    reconciler = Reconciler(settings, repository, client, agents, lease, alarm)
+    with Path(order.home, "points").open("w") as points:
+
+        def note(name: str) -> None:
+            points.write(name + "\n")
+            points.flush()
+
+        Boundaries(order.at, signal.Signals[order.signal], note).install(engine)
+        act(repository, order.account, order.action)
+        for _ in range(order.passes):
+            reconciler.run_pass()
+            enrol_who_asks(enroller, Path(order.home))
+            if order.until[0] and status_of(repository, order) == order.until:
+                return
+            time.sleep(0.03)  # the cloud works
+    if order.until[0]:
+        raise AssertionError(f"it didn't get there: {status_of(repository, order)}")
+
+
+def status_of(repository: Repository, order: Order) -> tuple[str, str]:
+    """By the IBKR user's name for one that this process has connected."""
+    found: Any = repository.get(order.account)
+    if found is None:
+        found = next((a for a in repository.to_reconcile()), None)
+    return (found.status, found.status_reason) if found is not None else ("", "")
 
 
 def main() -> None:
-    url, api, token = sys.argv[1:]
-    client = PydoDroplets(token, api)  # once for all of them; it connects when it is used
+    clients: dict[str, PydoDroplets] = {}
     for line in sys.stdin:
-        kill_at, passes = map(int, line.split())
+        order = Order(**json.loads(line))
+        order.until = (order.until[0], order.until[1])
+        if order.api not in clients:
+            clients[order.api] = PydoDroplets(order.token, order.api, Budget(MANY, MANY), timeout=5)
         child = os.fork()
         if child == 0:
             try:
-                run(url, client, kill_at, passes)
+                run(order, clients[order.api])
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         print("killed" if killed else "done" if status == 0 else f"failed {status}", flush=True)

@@ -149,7 +149,7 @@ class Schedule(RuleBasedStateMachine):
         assert self.backup is not None
         self.fleet.world.proceed(self.fleet.enroller)  # what is seconds old is listed by then
         with self.engine.begin() as db:
-            db.execute(text(f"truncate {', '.join(TABLES)}"))
+            db.execute(text(f"truncate {', '.join(TABLES)} cascade"))
             for table, rows in self.backup.items():
                 for row in rows:
                     names = ", ".join(row)

@@ -277,6 +277,18 @@ def test_a_restart_restarts_the_gateway_once(fleet, running):
     assert fleet.status(running) == ("running", "")
 
 
+def test_a_restart_whose_answer_was_lost_is_one_restart_for_the_gateway(fleet, running):
+    fleet.world.lose_answers = 2
+    fleet.repository.want_restart(fleet.of(running), "ada")
+    fleet.repository.want_restart(fleet.of(running), "ada")  # pressed twice
+    fleet.passes(4)
+    assert (fleet.world.calls.count("restart"), fleet.world.restarts) == (3, 1)
+    assert fleet.status(running) == ("running", "")
+    fleet.repository.want_restart(fleet.of(running), "ada")
+    fleet.passes(3)
+    assert fleet.world.restarts == 2, "another one is another one"
+
+
 def test_refused_logins_pause_and_then_lock_and_nothing_logs_in_by_itself(fleet, running):
     fleet.world.readiness[running] = Probe(Readiness.NOT_LOGGED_IN, LogSays.REFUSED)
     fleet.pass_()
@@ -367,7 +379,7 @@ def test_an_unknown_droplet_of_an_account_keeps_a_second_one_from_being_made(fle
 
 def test_an_empty_database_deletes_nothing(fleet, running, engine):
     with engine.begin() as db:
-        db.execute(text("truncate broker_accounts, broker_account_events, enrolments, fleet_tombstones"))
+        db.execute(text("truncate broker_accounts, broker_account_events, enrolments, fleet_tombstones cascade"))
     fleet.start()
     fleet.passes(3)
     assert 101 in fleet.world.machines
