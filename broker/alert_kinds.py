@@ -10,6 +10,7 @@ from typing import Final
 class Severity(StrEnum):
     """How soon somebody should look."""
 
+    INFO = "info"
     WARNING = "warning"
     ERROR = "error"
 
@@ -41,6 +42,7 @@ class Kind:
     IMAGE_UNAVAILABLE: Final = "image_unavailable"
     SPEC: Final = "spec"
     VAULT: Final = "vault"
+    ALERTS_HERE: Final = "alerts_here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ _ABOUT: Final = {
         Severity.ERROR,
         "the wrapping key is away or another one: look at FLEET_KMS_KEY (or FLEET_KEY_FILE) and its grants",
     ),
+    Kind.ALERTS_HERE: About("Alerts of your account arrive here", Severity.INFO),
 }
 
 
@@ -122,6 +125,7 @@ FLEET: Final = frozenset(_ABOUT) - {
     Kind.LIMIT,
     Kind.KILL_SWITCH,
     Kind.ENROLMENT_REFUSED,
+    Kind.ALERTS_HERE,
 }
 
 #: of these those that only the account's user can do something about

@@ -59,6 +59,9 @@ class _Alert:
     title: str
     body: str
     severity: Severity
+    #: a channel of its own; the service's if there is none
+    url: str = ""
+    whose: str = ""
 
 
 class Alerts:
@@ -73,11 +76,13 @@ class Alerts:
         repeat_after: float = 600.0,
         most_per_hour: int = 30,
         most_of_a_kind: int = 10,
+        queued: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`urls`: apprise's; none: alerts are logged only. `source`: who speaks, such as the stack's name.
 
-        `repeat_after` in seconds; `most_of_a_kind` in an hour, as `most_per_hour`.
+        `repeat_after` in seconds; `most_of_a_kind` in an hour, as `most_per_hour`; of those with a channel
+        of their own it counts each channel's. `queued`: how many may wait to be sent.
         """
         self._urls = [url for url in urls if url]
         known = {*secrets, *self._urls}
@@ -91,7 +96,7 @@ class Alerts:
         self._told: dict[str, float] = {}
         self._sent: deque[tuple[float, str]] = deque()
         self._left_out = 0
-        self._queue: queue.Queue[_Alert] = queue.Queue(QUEUED_AT_MOST)
+        self._queue: queue.Queue[_Alert] = queue.Queue(queued or QUEUED_AT_MOST)
         self._thread: threading.Thread | None = None
 
     def notify(self, kind: str, text: str, **context: object) -> bool:
@@ -103,6 +108,15 @@ class Alerts:
             return self._notify(kind, text, context)
         except Exception:
             log.exception("an alert of kind %s couldn't be made", kind)
+            return False
+
+    def tell(self, url: str, whose: str, kind: str, text: str) -> bool:
+        """As `notify`, to one channel only: that of `whose` (an account's id, which is no secret)."""
+        try:
+            return self._notify(kind, text, {}, url, whose)
+        except Exception as failure:
+            # Its text may hold the URL.
+            log.error("an alert for the user of %s couldn't be made: %s", whose, type(failure).__name__)
             return False
 
     def wait(self) -> None:
@@ -168,43 +182,49 @@ class Alerts:
 
     # Sending
 
-    def _notify(self, kind: str, text: str, context: Mapping[str, object]) -> bool:
+    def _notify(
+        self, kind: str, text: str, context: Mapping[str, object], url: str = "", whose: str = ""
+    ) -> bool:
         said = " ".join(str(text).split())
         rows = [f"{name}: {_plain(name, value)}" for name, value in context.items() if value is not None]
-        body = self._blanked("\n".join([said, *rows]))[:LONGEST_TEXT]
-        news, known, now = body, about(kind), self._clock()
+        news = self._blanked("\n".join([said, *rows]))[:LONGEST_TEXT]
+        known, now = about(kind), self._clock()
+        body = news
+        if known.remedy and not url:
+            body += f"\nWhat to do: {known.remedy}."
         with self._lock:
-            if not self._due(kind, news, now):
+            if not self._due(whose or kind, f"{kind}\n{news}", now):
                 return False
-            if known.remedy:
-                body += f"\nWhat to do: {known.remedy}."
-            if self._left_out:
+            if self._left_out and not url:
                 body += f"\n({self._left_out} more alerts were left out)"
             title = f"{self._source}: {known.title}" if self._source else known.title
             try:
-                self._queue.put_nowait(_Alert(title, body, known.severity))
+                self._queue.put_nowait(_Alert(title, body, known.severity, url, whose))
             except queue.Full:
                 self._left_out += 1
                 return False
             self._left_out = 0
             self._start()
         level = logging.ERROR if known.severity is Severity.ERROR else logging.WARNING
-        log.log(level, "alert %s: %s", kind, news.replace("\n", "; "), extra={"alert": kind})
+        if url:
+            log.info("the user is alerted of %s", kind, extra={"account_id": whose})
+        else:
+            log.log(level, "alert %s: %s", kind, news.replace("\n", "; "), extra={"alert": kind})
         return True
 
-    def _due(self, kind: str, news: str, now: float) -> bool:
+    def _due(self, group: str, news: str, now: float) -> bool:
         for old in [n for n, at in self._told.items() if now - at >= self._repeat_after]:
             del self._told[old]
-        if f"{kind}\n{news}" in self._told:
+        if news in self._told:
             return False
         while self._sent and now - self._sent[0][0] >= 3600:
             self._sent.popleft()
-        same = sum(1 for _, other in self._sent if other == kind)
+        same = sum(1 for _, other in self._sent if other == group)
         if len(self._sent) >= self._most or same >= self._most_of_a_kind:
             self._left_out += 1
             return False
-        self._told[f"{kind}\n{news}"] = now
-        self._sent.append((now, kind))
+        self._told[news] = now
+        self._sent.append((now, group))
         return True
 
     def _blanked(self, text: str) -> str:
@@ -222,6 +242,9 @@ class Alerts:
         while True:
             alert = self._queue.get()
             try:
+                if alert.url:
+                    _send(f"of {alert.whose}", _channel(alert.url), alert)
+                    continue
                 channels = channels if channels is not None else _channels(self._urls)
                 for name, channel in channels:
                     _send(name, channel, alert)
@@ -233,20 +256,32 @@ class Alerts:
 
 
 #: apprise's words
-_NOTIFY_TYPE = {Severity.WARNING: "warning", Severity.ERROR: "failure"}
+_NOTIFY_TYPE = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.ERROR: "failure"}
 
 
-def _channels(urls: list[str]) -> list[tuple[str, Any]]:
-    """A name that tells nothing secret, and apprise's channel, for each URL that it understands."""
+def understood(url: str) -> bool:
+    """Whether a URL is one of apprise's, complete. Nothing is sent."""
+    return bool(_channel(url))
+
+
+def _channel(url: str) -> Any:
+    """apprise's channel; false if it doesn't understand the URL."""
     import apprise  # loads slowly, and most processes never alert
 
     # apprise logs URLs, which hold tokens; what fails is logged here.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    channel = apprise.Apprise()
+    channel.add(url)
+    return channel
+
+
+def _channels(urls: list[str]) -> list[tuple[str, Any]]:
+    """A name that tells nothing secret, and apprise's channel, for each URL that it understands."""
     found = []
     for number, url in enumerate(urls, 1):
         name = f"{number} ({url.partition('://')[0][:20]})"
-        channel = apprise.Apprise()
-        if channel.add(url):
+        channel = _channel(url)
+        if channel:
             found.append((name, channel))
         else:
             log.error("ALERT_URLS: apprise doesn't understand URL %s", name)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import Engine, Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from broker.fleet.models import broker_accounts, fleet_keys
+from broker.fleet.models import account_alerts, broker_accounts, fleet_keys
 from broker.fleet.vault import Sealed, Vault
 
 _BATCH = 500
@@ -71,7 +71,8 @@ def rewrap(engine: Engine, vault: Vault) -> int:
     The service may run meanwhile: a row that it writes at the same moment is left to the writer, whose
     key is the current one. Raises SQLAlchemyError and VaultError.
     """
-    return _rewrap(engine, vault, broker_accounts, "id") + _rewrap(engine, vault, fleet_keys, "name")
+    tables = ((broker_accounts, "id"), (account_alerts, "account_id"), (fleet_keys, "name"))
+    return sum(_rewrap(engine, vault, table, owner) for table, owner in tables)
 
 
 def _rewrap(engine: Engine, vault: Vault, table: Table, owner: str) -> int:

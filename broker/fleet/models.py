@@ -129,6 +129,18 @@ Index(
     "ix_broker_account_events_account_id_id", broker_account_events.c.account_id, broker_account_events.c.id
 )
 
+#: where an account's user is alerted; sealed like credentials, under a data key of its own
+account_alerts = Table(
+    "account_alerts",
+    metadata,
+    Column("account_id", String(48), ForeignKey("broker_accounts.id"), primary_key=True),
+    Column("scheme", String(16), nullable=False),
+    Column("key_name", String(512), nullable=False),
+    Column("sealed_data_key", LargeBinary, nullable=False),
+    Column("sealed_alert_url", LargeBinary, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
 #: one for every create: the droplet carries the id as a tag, its user_data holds the token
 enrolments = Table(
     "enrolments",

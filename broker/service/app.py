@@ -16,6 +16,7 @@ from broker.service.connections import Connection
 from broker.service.database import make_engine
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
+from broker.service.fleet_alerts import alerts as user_alerts
 from broker.service.fleet_operator import droplets
 from broker.service.fleet_routes import accounts
 from broker.service.metrics import ServiceMetrics, metrics
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(halt.exports)
     app.include_router(halt.switch)
     app.include_router(accounts)
+    app.include_router(user_alerts)
     app.include_router(droplets)
     app.include_router(sessions)
     app.include_router(probes)

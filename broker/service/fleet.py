@@ -38,6 +38,7 @@ from broker.fleet.repository import FleetLease, Repository
 from broker.fleet.runner import Runner
 from broker.fleet.spec import droplet_size
 from broker.fleet.status import Statuses
+from broker.fleet.user_alerts import UserAlerts
 from broker.fleet.vault import Vault, VaultError
 from broker.service.fleet_settings import FleetEnvironment
 
@@ -80,6 +81,7 @@ class _Parts:
     enroller: Enroller
     runner: Runner
     lease: FleetLease
+    user_alerts: UserAlerts
 
 
 class Fleet:
@@ -148,6 +150,11 @@ class Fleet:
         """Whether this instance runs the passes."""
         return self._opened.lease
 
+    @property
+    def user_alerts(self) -> UserAlerts:
+        """Where users are alerted of their accounts."""
+        return self._opened.user_alerts
+
     # life
 
     async def start(self) -> None:
@@ -196,6 +203,7 @@ class Fleet:
         droplets = PydoDroplets(token, settings.digital_ocean_api_url, budget)
         agents = TlsAgents(keys.sign)
         lease = FleetLease(engine, settings.stack)
+        user_alerts = UserAlerts(engine, self._vault, settings.stack)
         reconciler = Reconciler(
             FleetSettings(settings.stack, settings.fleet_service_url, keys.push_key, settings.droplets),
             repository,
@@ -204,10 +212,11 @@ class Fleet:
             lease,
             self._alarm,
             self.metrics,
+            user_alerts.tell,
         )
         runner = Runner(reconciler, budget, on_pass=self.passed)
         enroller = Enroller(repository, droplets, agents, self._alarm, runner.wake, self.metrics)
-        return _Parts(repository, droplets, agents, reconciler, enroller, runner, lease)
+        return _Parts(repository, droplets, agents, reconciler, enroller, runner, lease, user_alerts)
 
     def _alarm(self, kind: str, text: str) -> None:
         self._alerts.notify(kind, text)
