@@ -5,6 +5,7 @@ PORT ?= 4002
 LISTEN ?= 127.0.0.1:4002
 PYTEST_ARGS ?=
 IMAGE ?=
+BASE ?=
 
 # Without bytecode every process would compile what it imports anew, Pulumi's SDKs above all.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,6 +35,7 @@ help:
 	@echo "make login     a paper login at the local exchange, as connect wants it (make -s login)"
 	@echo "make output    one stack output (make -s output NAME=service_url)"
 	@echo "make env       what a shell needs to run pulumi by hand: eval \"\$$(make -s env)\""
+	@echo "make cost      what a stack costs a month (STACK=staging BASE=commit: the difference)"
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
 	@echo "make bench     measure"
@@ -64,6 +66,10 @@ logs token login verify:
 tunnel:
 	$(ready)
 	$(stack) --name '$(NAME)' --port '$(PORT)' --listen '$(LISTEN)'
+
+cost:
+	$(ready)
+	@$(venv) -m tools.cost --stack '$(STACK)' --base '$(BASE)'
 
 test:
 	$(ready_with_cli) --ib-async
