@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, literal, select, text, update
+from sqlalchemy import delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.fleet.account import Account, State
 from broker.fleet.digitalocean import Droplet
-from broker.fleet.models import broker_accounts, enrolments, fleet_quarantine, fleet_tombstones
+from broker.fleet.models import (
+    account_alerts,
+    broker_accounts,
+    enrolments,
+    fleet_quarantine,
+    fleet_tombstones,
+)
 from broker.fleet.rows import ACCOUNT_COLUMNS, NOW, Conflict, Rows, read_account, write_change
 
 ENROLMENT_SECONDS = 1800
@@ -188,11 +194,14 @@ class PassRows(Rows):
             return write_change(db, account, "gone", "", f"droplet {droplet_id}", values)
 
     def forget(self, account: Account) -> Account:
-        """A deleted account's credentials are wiped; its row and history stay. Raises Conflict."""
+        """A deleted account's credentials and alerts are wiped; row and history stay. Raises Conflict."""
         wiped: dict[str, Any] = dict.fromkeys(
             ("key_name", "sealed_data_key", "sealed_username", "sealed_password", "sealed_gateway_token")
         )
-        return self.change(account, status=State.DELETED, status_reason="", status_detail="", **wiped)
+        values = {"status": State.DELETED, "status_reason": "", "status_detail": "", **wiped}
+        with self._engine.begin() as db:
+            db.execute(delete(account_alerts).where(account_alerts.c.account_id == account.id))
+            return write_change(db, account, "", "", "", values)
 
     def begin_push(self, account: Account, restart: bool = False) -> tuple[Account, int, datetime]:
         """Writes down which droplet may hold the credentials, and takes the next number. Raises Conflict.
