@@ -18,7 +18,7 @@ _QUIET = 10.0
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
-    parser.add_argument("--broker", choices=["all", *BUILD], default="all")
+    parser.add_argument("--broker", choices=["all", *BUILD, campaign.FLEET], default="all")
     parser.add_argument("--schedules", type=int, default=1000, help="for each broker (default 1000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first schedule")
@@ -57,7 +57,7 @@ class Progress:
 def main() -> int:
     """Run the campaign."""
     options = arguments().parse_args()
-    kinds = list(BUILD) if options.broker == "all" else [options.broker]
+    kinds = [*BUILD, campaign.FLEET] if options.broker == "all" else [options.broker]
     if options.only is not None:
         return _only(kinds, options.seed, options.only)
     numbers = list(range(options.first, options.first + options.schedules))
@@ -75,10 +75,23 @@ def _only(kinds: list[str], seed: int, number: int) -> int:
     clean = True
     for kind in kinds:
         print(f"{kind}, schedule {number} of seed {seed}")
-        tally = schedule.run(kind, seed, number, lambda line: print(f"  {line}", flush=True))
-        print("\n".join(tally.violations) or "clean")
-        clean = clean and not tally.violations
+        violations = _step_by_step(kind, seed, number)
+        print("\n".join(violations) or "clean")
+        clean = clean and not violations
     return 0 if clean else 1
+
+
+def _step_by_step(kind: str, seed: int, number: int) -> list[str]:
+    def tell(line: str) -> None:
+        print(f"  {line}", flush=True)
+
+    if kind != campaign.FLEET:
+        return schedule.run(kind, seed, number, tell).violations
+    from soak.fleet.database import postgres
+    from soak.fleet.schedule import Place
+
+    with postgres() as server:
+        return Place(server).run(seed, number, tell).violations
 
 
 if __name__ == "__main__":
