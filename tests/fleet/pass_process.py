@@ -19,6 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Imported by the first use otherwise, which is in every process anew, and takes longer than the rest.
+import azure.core.rest._requests_basic  # noqa: F401
+import psycopg  # noqa: F401
+import pydo  # noqa: F401
+
 from broker.fleet.account import Wanted
 from broker.fleet.agents import TlsAgents
 from broker.fleet.digitalocean import Budget, PydoDroplets

@@ -14,7 +14,7 @@ from broker.fleet.decide import LogSays, Probe, Readiness
 from broker.fleet.digitalocean import OutcomeUnknown, Refused, Throttled, Unavailable
 from broker.fleet.enrolment import EnrolmentLater, EnrolmentRefused
 from broker.fleet.repository import AlreadyConnected, Conflict, FleetLease, KeyReused
-from tests.fleet.model import Effects, Fleet, Killed, LostError, World, pem_of, token_of
+from tests.fleet.model import Effects, Fleet, LostError, World, pem_of, token_of
 
 
 @pytest.fixture
@@ -379,7 +379,9 @@ def test_an_unknown_droplet_of_an_account_keeps_a_second_one_from_being_made(fle
 
 def test_an_empty_database_deletes_nothing(fleet, running, engine):
     with engine.begin() as db:
-        db.execute(text("truncate broker_accounts, broker_account_events, enrolments, fleet_tombstones cascade"))
+        db.execute(
+            text("truncate broker_accounts, broker_account_events, enrolments, fleet_tombstones cascade")
+        )
     fleet.start()
     fleet.passes(3)
     assert 101 in fleet.world.machines
@@ -560,71 +562,3 @@ def test_the_history_tells_all_that_happened(fleet, running):
     assert datetime.now(UTC) > history[0][1].at
     page = fleet.repository.history(running, limit=2, before=history[0][0])
     assert [number for number, _ in page] == [number for number, _ in history[1:3]]
-
-
-def begin_life(fleet, name: str, number: int) -> str:
-    """An account about to begin what is to be killed."""
-    account = fleet.connect(name=f"{name}{number}")
-    if name != "connect":
-        fleet.until(account, "running")
-        if name == "credentials":
-            fleet.repository.set_credentials(fleet.of(account), f"{name}{number}", "changed", "ada")
-        elif name == "restart":
-            fleet.repository.want_restart(fleet.of(account), "ada")
-        elif name == "start":
-            fleet.repository.want(fleet.of(account), Wanted.STOPPED, "ada")
-            fleet.until(account, "stopped", "powered_off")
-            fleet.repository.want(fleet.of(account), Wanted.RUNNING, "ada")
-        else:
-            fleet.repository.want(fleet.of(account), LIVES[name][0], "ada")
-    return account
-
-
-LIVES = {
-    "connect": (Wanted.RUNNING, "running", ""),
-    "start": (Wanted.RUNNING, "running", ""),
-    "credentials": (Wanted.RUNNING, "running", ""),
-    "restart": (Wanted.RUNNING, "running", ""),
-    "stop": (Wanted.STOPPED, "stopped", "powered_off"),
-    "hibernate": (Wanted.HIBERNATED, "stopped", "hibernated"),
-    "delete": (Wanted.DELETED, "deleted", ""),
-}
-#: of its life's effects every one is a point to be killed at; fewer would mean that the hooks are off
-LEAST_POINTS = {
-    "connect": 20,
-    "start": 8,
-    "credentials": 8,
-    "restart": 8,
-    "stop": 6,
-    "hibernate": 8,
-    "delete": 8,
-}
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("life", LIVES)
-def test_a_pass_that_was_killed_anywhere_is_made_good_by_the_next(fleet, life):
-    """Killed before and after each effect: every call that changes something, and every write."""
-    wanted, status, reason = LIVES[life]
-    for kill_at in range(1, 200):
-        account = begin_life(fleet, life, kill_at)
-        fleet.start()
-        fleet.effects.kill_at = kill_at
-        try:
-            fleet.until(account, status, reason)
-        except Killed:
-            fleet.world.proceed(fleet.enroller)
-            fleet.start()
-            fleet.advance(seconds=130)
-            fleet.until(account, status, reason)
-            fleet.pass_()
-        else:
-            assert kill_at > LEAST_POINTS[life], fleet.effects.names
-            return
-        alive = [m for m in fleet.world.machines.values() if m.account == account]
-        assert len(alive) == (wanted in (Wanted.RUNNING, Wanted.STOPPED)), kill_at
-        if life == "credentials":
-            assert alive[0].credentials == (f"credentials{kill_at}", "changed")
-        assert fleet.world.problems == []
-        fleet.drop(account)
-    raise AssertionError("it never came to an end")
