@@ -96,6 +96,11 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             ready=[migration.execution, egress.nat, *(droplets.kept if droplets else ())],
         ),
     )
+    if settings.alerts.emails:
+        from stacks.alerting import declare_alerting
+
+        await engine_turn()
+        declare_alerting(settings, foundation, f"{prefix}-api")
     return {
         "service_url": url,
         "accounts_url": url.apply(lambda base: base + ACCOUNTS) if settings.runs_fleet else None,

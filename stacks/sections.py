@@ -287,6 +287,17 @@ class Ci(Section):
     state_bucket: str | None = None
 
 
+class Alerts(Section):
+    """Google's alert policies over the service's log lines (components/alert_rules.py), and whom they mail.
+
+    They also notice a service that is gone and can't tell by `Config.alert_urls`.
+    """
+
+    emails: tuple[
+        Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "use a mail address: ann@company.com")], ...
+    ] = ()
+
+
 class Config(Section):
     """All keys of the project's own namespace."""
 
@@ -321,7 +332,8 @@ class Config(Section):
     gateway_credentials: Credentials | None = None
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()
-    # Where alerts go: apprise's URLs (apprise's documentation lists them), which hold tokens.
+    alerts: Alerts = Alerts()
+    # Where the service itself sends alerts: apprise's URLs (see apprise's documentation), which hold tokens.
     alert_urls: AlertUrls | None = None
     digitalocean_token: Secret | None = None
     database_password: Secret | None = None

@@ -51,6 +51,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "staging",
         {
             "ibkr:alertUrls": "tgram://12345:token/678",
+            "ibkr:alerts": {"emails": ["ann@trader.test"]},
             "ibkr:limits": {"maxOrderValue": 5000, "maxShortQty": "none", "symbolsAllowed": ["AAPL", "MSFT"]},
         },
     ),
