@@ -122,8 +122,8 @@ class Ibkr:
             (folder / name).write_text(hello[name])
         environment = {key: value for key, value in hello["environment"].items() if key.startswith("IBEAM_")}
         environment |= {
+            "IBEAM_SECRETS_SOURCE": "fs", "IBEAM_INPUTS_DIR": str(folder),
             "IBEAM_ACCOUNT": str(folder / "account"), "IBEAM_PASSWORD": str(folder / "password"),
-            "IBEAM_INPUTS_DIR": str(folder),
         }  # fmt: skip
         (folder / "conf.yaml").write_text("ips: {allow: ['127.0.0.1'], deny: ['0.0.0.0/0']}\n")
         gateway = self._start(

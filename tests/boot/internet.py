@@ -70,7 +70,7 @@ class Internet:
         self._namespace = ThreadPoolExecutor(1, initializer=_new_network)
         self._thread = self._namespace.submit(threading.get_native_id).result()
         self._servers: list[ThreadingHTTPServer] = []
-        self._context = _tls(image, folder, list(sites))
+        self._context = _tls(image, folder, [name for name in sites if name != METADATA])
 
     def __enter__(self) -> Internet:
         self._ip("link", "set", "lo", "up")
@@ -90,9 +90,8 @@ class Internet:
     @property
     def hosts(self) -> str:
         """Lines of /etc/hosts that lead to the sites."""
-        return "".join(
-            f"{METADATA if name.startswith('metadata.') else SITES} {name}\n" for name in sorted(self.sites)
-        )
+        addresses = {name: METADATA if name.startswith("metadata.") else SITES for name in self.sites}
+        return "".join(f"{address} {name}\n" for name, address in addresses.items() if name != METADATA)
 
     def connect(self, name: str, pid: int, address: str) -> None:
         """Lays a cable between a machine, known by a process of it, and here."""
@@ -157,8 +156,7 @@ def _handler(internet: Internet) -> type[BaseHTTPRequestHandler]:
 
         def _do(self) -> None:
             host = self.headers.get("Host", "").partition(":")[0]
-            # The metadata servers are asked by address, too.
-            site = internet.sites.get("metadata.google.internal" if host == METADATA else host)
+            site = internet.sites.get(host)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = site(Request(self.command, self.path, headers, body)) if site else Answer(404)

@@ -87,16 +87,16 @@ class Machine:
         self, image: Image, internet: Internet, folder: Path, address: str, disks: Sequence[str] = ()
     ) -> None:
         self._image, self._internet, self._folder, self.address = image, internet, folder, address
-        self.upper, self._docker = folder / "disk", folder / "docker"
-        for part in (self.upper, self._docker):
+        self.upper, self.docker = folder / "disk", folder / "docker"
+        for part in (self.upper, self.docker):
             part.mkdir(parents=True)
         self._disks = {name: LoopDevice(folder / f"{name}.img") for name in disks}
         self.console = ""
         self._unshare: subprocess.Popen[str] | None = None
         self._pid, self._since = 0, 0.0
         self._name = ""
-        self._write("etc/cloud/cloud.cfg.d/99-boot-tests.cfg", _DATASOURCE)
-        self._write("etc/hosts", "127.0.0.1 localhost\n" + internet.hosts)
+        self.write("etc/cloud/cloud.cfg.d/99-boot-tests.cfg", _DATASOURCE)
+        self.write("etc/hosts", "127.0.0.1 localhost\n" + internet.hosts)
 
     def mask(self, *units: str) -> None:
         """Keeps units from ever starting."""
@@ -110,8 +110,8 @@ class Machine:
     def boot(self, user_data: str) -> None:
         """Switches it on, and waits until cloud-init has done its work."""
         seed = "var/lib/cloud/seed/nocloud"
-        self._write(f"{seed}/user-data", user_data, 0o600)
-        self._write(f"{seed}/meta-data", f"instance-id: i-boot-tests\nlocal-hostname: {self._folder.name}\n")
+        self.write(f"{seed}/user-data", user_data, 0o600)
+        self.write(f"{seed}/meta-data", f"instance-id: i-boot-tests\nlocal-hostname: {self._folder.name}\n")
         self._power_on()
         self.until(lambda: self.file("run/cloud-init/result.json").exists(), "cloud-init ended")
 
@@ -150,7 +150,7 @@ class Machine:
         master, slave = pty.openpty()
         environment = {
             "PATH": PATH, "NAME": self._name, "CONSOLE": os.ttyname(slave), "LOWER": str(self._image.root),
-            "UPPER": str(self.upper), "WORK": str(self._folder / "overlay"), "DOCKER": str(self._docker),
+            "UPPER": str(self.upper), "WORK": str(self._folder / "overlay"), "DOCKER": str(self.docker),
             "DISKS": " ".join(f"{name}={disk.number}" for name, disk in self._disks.items()),
         }  # fmt: skip
         self._unshare = subprocess.Popen(
@@ -232,7 +232,8 @@ class Machine:
         """Waits until units are up."""
         self.until(lambda: all(self.state(unit) == "active" for unit in units), f"{units} are active")
 
-    def _write(self, path: str, text: str, mode: int = 0o644) -> None:
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Puts a file on the disk of a machine that is off, as its image would have it."""
         file = self.upper / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
