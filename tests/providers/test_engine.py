@@ -18,6 +18,7 @@ import pulumi_gcp as gcp
 import pytest
 from pulumi import automation
 
+from components.wrapping_key import KmsWrappingKey, KmsWrappingKeyArgs
 from localcloud.cloud import Cloud
 from localcloud.digitalocean import DROPLET
 from localcloud.providers.gcp.base import FIREWALL, NETWORK
@@ -269,6 +270,31 @@ async def test_a_replacement_with_a_chosen_name_is_created_first(engine: Engine,
     names = (first.outputs["name"].value, second.outputs["name"].value)
     assert names[0] != names[1]
     assert [found.outputs["name"] for found in cloud.store.all(NETWORK)] == [names[1]]
+
+
+async def test_a_wrapping_key_can_be_made_again_after_a_destroy(engine: Engine, cloud: Cloud) -> None:
+    """Google keeps the names of deleted key rings and keys for ever, so they must be new ones."""
+
+    def unprotected(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult:
+        opts = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(protect=False))
+        return pulumi.ResourceTransformResult(args.props, opts)
+
+    def program() -> None:
+        key = KmsWrappingKey("fleet-key", KmsWrappingKeyArgs("us-west1", {}, {}))
+        pulumi.export("key", key.key_id)
+
+    def given_up() -> None:
+        pulumi.runtime.register_resource_transform(unprotected)
+        program()
+
+    first = (await engine("up", program)).outputs["key"].value
+    with pytest.raises(automation.CommandError, match="protected"):
+        await engine("destroy", program)
+    await engine("up", given_up)
+    await engine("destroy", given_up)
+    second = (await engine("up", program)).outputs["key"].value
+    assert first.startswith("projects/local/locations/us-west1/keyRings/fleet-key-ring-")
+    assert first.split("/")[5] != second.split("/")[5]
 
 
 async def test_a_failed_command_fails_the_up_and_runs_again(engine: Engine, tmp_path: Path) -> None:
