@@ -10,14 +10,19 @@ from soak.fleet.team import STACK
 from soak.fleet.world import CONVERGENCE, IDLE_MINUTES, MOVING, Wish, World
 
 
-def settle(world: World, tell: Callable[[str], None] = lambda _line: None) -> None:
-    """Heals everything, waits for rest, and has the judge count what isn't as it shall be."""
+def settle(
+    world: World, tell: Callable[[str], None] = lambda _line: None, within: float = CONVERGENCE
+) -> None:
+    """Heals everything, waits for rest, and has the judge count what isn't as it shall be.
+
+    `within`: virtual seconds in which everything has to have come to rest.
+    """
     world.heal()
     began = world.now
     tell("heal")
     rested: dict[str, float] = {}
     problems: dict[str, str] = {}
-    while world.now - began < CONVERGENCE:
+    while world.now - began < within:
         # What isn't there after ten minutes waits for something that takes half an hour.
         moving = MOVING if world.now - began < 600 else 6 * MOVING
         world.advance(world.interval(0, world.run_pass(0), moving))

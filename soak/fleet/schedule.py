@@ -16,7 +16,7 @@ from soak.fleet.instance import Mutate
 from soak.fleet.judge import Judge, Tally
 from soak.fleet.reckoning import settle
 from soak.fleet.team import Team
-from soak.fleet.world import World
+from soak.fleet.world import CONVERGENCE, World
 
 STEPS = (15, 40)
 _WEIGHTS = {
@@ -134,7 +134,7 @@ class Place:
         self._url = new_database(server, name)
         self._clock = Clock(self._url)
         self._team = Team(self._clock, f"127.{100 + os.getpid() % 100}")
-        self._judge = Judge(self._url, self._clock)
+        self.judge = Judge(self._url, self._clock)
         self._engines = [_engine(self._url) for _ in range(2)]
 
     def run(
@@ -143,16 +143,17 @@ class Place:
         number: int,
         tell: Callable[[str], None] = lambda _line: None,
         mutate: Mutate = lambda _instance: None,
+        within: float = CONVERGENCE,
     ) -> Tally:
-        """One schedule from an empty team to the reckoning."""
+        """One schedule from an empty team to the reckoning; see `settle` for `within`."""
         drawn = random.Random(f"{seed}/fleet/{number}/team")
-        world = World(self._engines, self._url, self._clock, self._team, self._judge, drawn, mutate)
+        world = World(self._engines, self._url, self._clock, self._team, self.judge, drawn, mutate)
         try:
             for step in steps(seed, number):
                 tell(f"{step[0]} {' '.join(map(str, step[1]))}")
                 perform(world, step)
-            settle(world, tell)
-            return self._judge.tally
+            settle(world, tell, within)
+            return self.judge.tally
         finally:
             world.close()
 
@@ -160,7 +161,7 @@ class Place:
         """Gives everything back."""
         for engine in self._engines:
             engine.dispose()
-        self._judge.close()
+        self.judge.close()
         self._team.close()
         self._clock.close()
 
