@@ -106,7 +106,8 @@ def _condemn(engine: Engine, vault: Vault, number: int, really: bool) -> int:
             f"droplet {number} ({row[0]}) would be deleted with all its data: repeat with --yes\n"
         )
         return 1
-    Repository(engine, vault, FleetKeys(engine, vault)).condemn(row[1], number, "an operator condemned it")
+    repository = Repository(engine, vault, FleetKeys(engine, vault))
+    repository.condemn_unknown(row[1], number, "an operator condemned it")
     print(f"the next pass deletes droplet {number} ({row[0]})")
     return 0
 

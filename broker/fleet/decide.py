@@ -246,7 +246,9 @@ def _switch(
     account = view.account
     same_way = {Do.POWER_ON: (Do.POWER_ON,)}.get(step, (Do.SHUT_DOWN, Do.POWER_OFF))
     if account.action_kind in same_way and view.age(account.action_since) < view.patience.action:
-        return Decision(Do.NOTHING, status, reason, kept.id, remove)
+        # What failed is tried again then, and said until it works.
+        said = "action_failed" if account.status_reason == "action_failed" else reason
+        return Decision(Do.NOTHING, status, said, kept.id, remove)
     if kept.locked or kept.status == "new":
         return Decision(Do.NOTHING, status, reason, kept.id, remove)
     if account.retry_at is not None and view.now < account.retry_at:

@@ -272,6 +272,8 @@ class PydoDroplets:
             "connection_timeout": timeout,
             "read_timeout": timeout,
             "logging_enable": False,
+            # A create has the bearer token and an enrolment's in it, and is sent once, and nowhere else.
+            "permit_redirects": False,
         }
         if endpoint.startswith("http://"):
             self._options["enforce_https"] = False
@@ -402,7 +404,7 @@ class PydoDroplets:
             # ValueError: an answer that isn't JSON. The text may hold the request, so it isn't passed on.
             raise _silent(change, type(error).__name__) from None
         self.budget.told(headers.get("ratelimit-remaining"))
-        if status >= 400:
+        if status >= 300:
             raise self._error(status, document, headers, change)
         return document
 

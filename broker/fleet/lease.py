@@ -17,6 +17,12 @@ _TAKE = text("""
     returning 1
 """)
 
+_RENEW = text("""
+    update fleet_lease set expires_at = clock_timestamp() + :ttl * interval '1 second'
+     where name = :name and holder = :holder
+    returning 1
+""")
+
 
 class FleetLease:
     """Who may run passes. On the database's clock; a holder stops using it before it runs out there."""
@@ -33,6 +39,14 @@ class FleetLease:
         began = clock()
         with self._engine.begin() as db:
             row = db.execute(_TAKE, self._values).first()
+        self._until = began + 0.8 * self._seconds if row is not None else 0.0
+        return row is not None
+
+    def renew(self, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Goes on with it, also after its time, unless somebody else has had it since. False: it is lost."""
+        began = clock()
+        with self._engine.begin() as db:
+            row = db.execute(_RENEW, self._values).first()
         self._until = began + 0.8 * self._seconds if row is not None else 0.0
         return row is not None
 

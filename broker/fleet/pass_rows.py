@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, literal, select, text, update
+from sqlalchemy import Connection, delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.fleet.account import Account, State
+from broker.fleet.decide import NEVER_ENROLLED
 from broker.fleet.digitalocean import Droplet
 from broker.fleet.models import (
     account_alerts,
@@ -168,13 +169,21 @@ class PassRows(Rows):
             status_detail="",
         )
 
-    def condemn(self, account_id: str, droplet_id: int, reason: str) -> None:
-        """A tombstone: the droplet may be deleted from now on, and nothing takes that back."""
-        made = insert(fleet_tombstones).values(
-            droplet_id=droplet_id, account_id=account_id, reason=reason, created_at=NOW
-        )
+    def condemn(self, account: Account, droplet_id: int, reason: str) -> Account:
+        """A tombstone: the account's droplet may be deleted from now on, and nothing takes that back.
+
+        One that never enrolled counts as a vain attempt. Raises Conflict: what was decided may not be
+        wanted any more.
+        """
+        vain = {"create_attempts": account.create_attempts + 1} if reason == NEVER_ENROLLED else {}
         with self._engine.begin() as db:
-            db.execute(made.on_conflict_do_nothing())
+            _condemn(db, account.id, droplet_id, reason)
+            return write_change(db, account, "remove", "", f"droplet {droplet_id}: {reason}", vain)
+
+    def condemn_unknown(self, account_id: str, droplet_id: int, reason: str) -> None:
+        """A tombstone for a droplet that this database doesn't know; `account_id` as its tag has it."""
+        with self._engine.begin() as db:
+            _condemn(db, account_id, droplet_id, reason)
 
     def gone(self, account: Account, droplet_id: int) -> Account:
         """DigitalOcean has no such droplet any more: nothing of it counts. Raises Conflict."""
@@ -241,3 +250,10 @@ class PassRows(Rows):
         if row is None:
             raise Conflict(account.id)
         return read_account(row[2:]), row[0], row[1]
+
+
+def _condemn(db: Connection, account_id: str, droplet_id: int, reason: str) -> None:
+    made = insert(fleet_tombstones).values(
+        droplet_id=droplet_id, account_id=account_id, reason=reason, created_at=NOW
+    )
+    db.execute(made.on_conflict_do_nothing())

@@ -137,7 +137,7 @@ class Work:
 
     def check_lease(self) -> None:
         """To be called right before anything that can't be taken back. Raises LeaseLost."""
-        if not self._lease.held() and not self._lease.take():
+        if not self._lease.held() and not self._lease.renew():
             raise LeaseLost
 
     def may_delete(self) -> bool:

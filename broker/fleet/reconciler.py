@@ -27,7 +27,7 @@ from broker.fleet.agents import Agents
 from broker.fleet.decide import View
 from broker.fleet.digitalocean import DigitalOceanError, Droplet, Droplets, Priority
 from broker.fleet.metrics import FleetMetrics
-from broker.fleet.passes import Alarm, FleetSettings, Parts, Pass, Tell, Work
+from broker.fleet.passes import Alarm, FleetSettings, LeaseLost, Parts, Pass, Tell, Work
 from broker.fleet.repository import Conflict, FleetLease, Repository
 from broker.fleet.steps import Steps
 from broker.fleet.vault import VaultError
@@ -170,11 +170,13 @@ class _OnePass:
                 self._steps.delete(droplet.id)
             except DigitalOceanError as error:
                 log.warning("droplet %s can't be deleted yet: %s", droplet.id, error.reason)
+            except LeaseLost:
+                return
 
     def _say_waiting(self, error: DigitalOceanError) -> None:
-        """DigitalOcean doesn't list: whoever waits for a droplet is told."""
+        """DigitalOcean doesn't list: whoever waits for it is told."""
         for account in self._repository.to_reconcile():
-            if account.status == State.PROVISIONING and account.status_reason != error.reason:
+            if _waits(account) and account.status_reason != error.reason:
                 try:
                     self._repository.change(account, status_reason=error.reason, status_detail="")
                 except Conflict:
@@ -210,3 +212,18 @@ def _noted(step: Callable[[View], T]) -> Callable[[View], T]:
             return step(view)
 
     return with_context
+
+
+def _waits(account: Account) -> bool:
+    """Whether it isn't where DigitalOcean shall bring it."""
+    said = (account.status, account.status_reason)
+    match account.wanted:
+        case Wanted.RUNNING:
+            rests = account.status_reason in ("resting", "idle")
+            return account.status == State.PROVISIONING or (account.status == State.STOPPED and not rests)
+        case Wanted.STOPPED:
+            return said not in ((State.STOPPED, "powered_off"), (State.STOPPED, "no_droplet"))
+        case Wanted.HIBERNATED:
+            return said != (State.STOPPED, "hibernated")
+        case _:
+            return account.status != State.DELETED

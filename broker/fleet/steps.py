@@ -12,8 +12,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from broker.fleet.account import Account, State, Wanted
 from broker.fleet.agents import AgentUnreachable, CertificateChanged, PushRefused
 from broker.fleet.creates import Creates
-from broker.fleet.decide import NEVER_ENROLLED, Decision, Do, View, decide
-from broker.fleet.digitalocean import DigitalOceanError, Locked, NotFound, OutcomeUnknown
+from broker.fleet.decide import Decision, Do, View, decide
+from broker.fleet.digitalocean import (
+    DigitalOceanError,
+    Locked,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    Unauthorized,
+)
 from broker.fleet.passes import LeaseLost, Work
 from broker.fleet.repository import Conflict
 from broker.fleet.vault import VaultError
@@ -82,9 +89,7 @@ class Steps:
             if droplet_id not in self._work.tombstones:
                 if not self._work.may_delete():
                     continue
-                self._repository.condemn(account.id, droplet_id, reason)
-                if reason == NEVER_ENROLLED:
-                    account = self._repository.change(account, create_attempts=account.create_attempts + 1)
+                account = self._repository.condemn(account, droplet_id, reason)
                 self._work.tombstones = self._work.tombstones | {droplet_id}
                 self.delete(droplet_id, counted=True)
             else:
@@ -151,25 +156,35 @@ class Steps:
         self._say(account, decision)
 
     def _act(self, account: Account, decision: Decision, droplet_id: int) -> None:
+        failed = ""
         if account.action_kind == decision.do and account.action_id is not None:
             outcome = self._outcome(droplet_id, account.action_id)
             if outcome == "in-progress":
                 self._repository.change(account, action_since=self._work.now)
                 return
             if outcome == "errored":
-                self._repository.note(
-                    account, "action_failed", f"{decision.do} of droplet {droplet_id} failed"
-                )
+                failed = f"{decision.do} of droplet {droplet_id} failed"
         self._work.check_lease()
-        action = self._droplets.act(droplet_id, decision.do, self._work.priority)
+        action: int | None = None
+        try:
+            action = self._droplets.act(droplet_id, decision.do, self._work.priority)
+        except Locked:
+            self._say(account, replace(decision, do=Do.NOTHING))
+            return
+        except Unauthorized:
+            raise
+        except Refused as error:  # also when the droplet is already as it shall be: the next list shows it
+            failed = f"{decision.do} of droplet {droplet_id}: {error.message}"
+        event = {"kind": "action_failed", "detail": failed} if failed else {}
         self._work.change(
             account,
             status=decision.status,
-            status_reason=decision.reason,
+            status_reason="action_failed" if failed else decision.reason,
             status_detail="",
             action_kind=decision.do,
             action_id=action,
             action_since=self._work.now,
+            **event,
         )
 
     def _outcome(self, droplet_id: int, action_id: int) -> str:

@@ -17,7 +17,7 @@ from starlette.routing import Mount
 
 from localcloud.apis.digitalocean import routes
 from localcloud.digitalocean import Delays, DigitalOcean, account_token
-from localcloud.digitalocean.parts import DROPLET
+from localcloud.digitalocean.parts import DROPLET, droplet_notes
 from tests.digitalocean.conftest import SmallCloud
 
 NO_DELAYS = Delays(visible=0, listed=0, create=0, action=0, firewall=0)
@@ -47,6 +47,16 @@ class LocalDigitalOcean:
 
     def delays(self, **seconds: float) -> None:
         self.note("delays", {"visible": 0, "listed": 0, "create": 0, "action": 0, "firewall": 0} | seconds)
+
+    def show_all(self) -> None:
+        """Reads and lists have caught up."""
+
+        def forget() -> None:
+            for droplet in self.cloud.store.all(DROPLET):
+                for key in ("visible_at", "listed_at"):
+                    self.cloud.store.forget(droplet_notes(droplet.id), key)
+
+        self.do(forget)
 
     def ids(self) -> list[int]:
         """The droplets that exist, listed or not."""

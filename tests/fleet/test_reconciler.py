@@ -363,7 +363,7 @@ def test_unknown_droplets_are_quarantined_and_never_touched(fleet, running):
         found = set(db.execute(text("select droplet_id from fleet_quarantine")).scalars())
     assert found == set(unknown)
     assert len([kind for kind, _ in fleet.alarms if kind == "unknown_droplet"]) == 3
-    fleet.repository.condemn("", unknown[0], "an operator said so")
+    fleet.repository.condemn_unknown("", unknown[0], "an operator said so")
     fleet.world.foreign.discard(unknown[0])
     fleet.pass_()
     assert unknown[0] not in fleet.world.machines
@@ -521,6 +521,39 @@ def test_a_holder_that_froze_before_a_create_makes_at_most_a_double_without_cred
     fleet.passes(2)
     assert fleet.status(account) == ("running", "")
     assert world.problems == []
+
+
+def test_who_lost_the_lease_and_wakes_up_doesnt_get_it_back_within_its_pass(fleet, running):
+    first, second = FleetLease(fleet.engine, "x", seconds=60), FleetLease(fleet.engine, "x", seconds=60)
+    assert first.take()
+    with fleet.engine.begin() as db:
+        db.execute(text("update fleet_lease set expires_at = clock_timestamp()"))
+    assert first.renew(), "nobody has had it since"
+    with fleet.engine.begin() as db:
+        db.execute(text("update fleet_lease set expires_at = clock_timestamp()"))
+    assert second.take()
+    second.release()
+    assert not first.renew(), "what it saw is old, free as the lease is"
+    assert not first.held()
+    assert first.take(), "for another pass"
+
+
+def test_a_droplet_isnt_condemned_for_what_was_wanted_before(fleet, running):
+    condemn = fleet.repository.condemn
+
+    def start_meanwhile(account, droplet_id, reason):
+        fleet.repository.want(fleet.of(running), Wanted.RUNNING, "ada")
+        return condemn(account, droplet_id, reason)
+
+    fleet.repository.want(fleet.of(running), Wanted.HIBERNATED, "ada")
+    fleet.repository.condemn = start_meanwhile
+    fleet.start()
+    fleet.pass_()
+    del fleet.repository.condemn
+    fleet.start()
+    fleet.passes(3)
+    assert fleet.status(running) == ("running", "")
+    assert (fleet.alive(running), fleet.world.deleted) == ([101], [])
 
 
 def test_a_write_of_what_was_read_before_another_wrote_is_refused(fleet, running):
