@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from broker.fleet.account import Account, State, Wanted
 from broker.fleet.agents import Endpoint, Login
 from broker.fleet.keys import FleetKeys
+from broker.fleet.limits import Limits
 from broker.fleet.models import broker_account_events, broker_accounts
 from broker.fleet.rows import ACCOUNT_COLUMNS, NOW, Conflict, Rows, read_account, write_event
 from broker.fleet.vault import Sealed, Vault
@@ -62,11 +63,13 @@ class AccountRows(Rows):
         droplet_user: str,
         idempotency_key: str = "",
         unattended_live: bool = False,
+        limits: Limits | None = None,
     ) -> Account:
-        """A new account that wants to run.
+        """A new account that wants to run, within the limits.
 
         Raises AlreadyConnected with the one that is there, for the same user, environment and IBKR user
-        name or for the same idempotency key; KeyReused for a key that was used for something else.
+        name or for the same idempotency key; KeyReused for a key that was used for something else;
+        TooManyAccounts and TooOften.
         """
         name_hash = self._keys.username_hash(ib_username)
         key_hash = _request_hash(environment, name_hash)
@@ -80,9 +83,13 @@ class AccountRows(Rows):
             sealed = self._vault.seal(account_id, login)
             try:
                 with self._engine.begin() as db:
+                    if limits is not None:
+                        limits.lock(db, user_id, name_hash)
                     found = self._existing(db, user_id, environment, name_hash, idempotency_key, key_hash)
                     if found is not None:
                         raise AlreadyConnected(found)
+                    if limits is not None:
+                        limits.check_connect(db, user_id, name_hash)
                     used = select(func.coalesce(func.max(broker_accounts.c.username_index), 0)).where(
                         broker_accounts.c.username == droplet_user,
                         broker_accounts.c.environment == environment,

@@ -10,11 +10,13 @@ from __future__ import annotations
 from broker.fleet.account_rows import AccountRows, AlreadyConnected, Event, KeyReused
 from broker.fleet.enrolment_rows import EnrolmentRows
 from broker.fleet.lease import FleetLease
+from broker.fleet.limits import LimitRows
+from broker.fleet.overview_rows import OverviewRows
 from broker.fleet.pass_rows import NewEnrolment, PassRows
 from broker.fleet.rows import Conflict
 
 __all__ = ["AlreadyConnected", "Conflict", "Event", "FleetLease", "KeyReused", "NewEnrolment", "Repository"]
 
 
-class Repository(AccountRows, PassRows, EnrolmentRows):
+class Repository(AccountRows, LimitRows, PassRows, EnrolmentRows, OverviewRows):
     """Blocking; usable from several threads. All raise SQLAlchemyError when the database is away."""

@@ -17,7 +17,7 @@ from broker.service.database import make_engine
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
 from broker.service.fleet_alerts import alerts as user_alerts
-from broker.service.fleet_operator import droplets
+from broker.service.fleet_operator import Scheduler, droplets, operators, scheduled
 from broker.service.fleet_routes import accounts
 from broker.service.metrics import ServiceMetrics, metrics
 from broker.service.middleware import RequestMiddleware
@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
             fleet = app.state.fleet = (
                 Fleet(settings.fleet, vault, engine, alerts) if settings.fleet and vault else None
             )
+            app.state.scheduler = Scheduler.of(client, settings.fleet)
             await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
             try:
                 yield
@@ -72,6 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(accounts)
     app.include_router(user_alerts)
     app.include_router(droplets)
+    app.include_router(scheduled)
+    app.include_router(operators)
     app.include_router(sessions)
     app.include_router(probes)
     app.include_router(metrics)

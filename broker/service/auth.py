@@ -122,6 +122,11 @@ class Authenticator:
 
     async def principal(self, authorization: str | None) -> Principal:
         """Check an Authorization header. Raises `Unauthorized`, `NotConnected` (keys can't be had)."""
+        claims = await self.claims(authorization)
+        return Principal(_subject(claims), _roles(claims), float(claims["exp"]) + LEEWAY)
+
+    async def claims(self, authorization: str | None) -> dict[str, Any]:
+        """What the token of an Authorization header says, once it holds. Raises as `principal` does."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized("a bearer token is required", error="")
@@ -131,7 +136,7 @@ class Authenticator:
             if algorithm not in ALGORITHMS or not isinstance(key_id, str):
                 raise Unauthorized(f"a token is signed with {' or '.join(ALGORITHMS)} and names its key")
             key = await self._keys.find(key_id)
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[algorithm],
@@ -144,7 +149,7 @@ class Authenticator:
             raise Unauthorized("the token has expired") from None
         except (jwt.PyJWTError, ValueError, TypeError) as wrong:
             raise Unauthorized(f"the token doesn't hold: {wrong}") from None
-        return Principal(_subject(claims), _roles(claims), float(claims["exp"]) + LEEWAY)
+        return claims
 
 
 def require(*roles: str) -> Callable[[Request], Coroutine[Any, Any, Principal]]:

@@ -32,6 +32,7 @@ from broker.fleet.agents import Agents, TlsAgents
 from broker.fleet.digitalocean import Budget, Droplets, Priority, PydoDroplets, Room
 from broker.fleet.enrolment import Enroller
 from broker.fleet.keys import FleetKeys
+from broker.fleet.limits import Limits
 from broker.fleet.metrics import FleetMetrics
 from broker.fleet.reconciler import FleetSettings, Pass, Reconciler
 from broker.fleet.repository import FleetLease, Repository
@@ -40,6 +41,7 @@ from broker.fleet.spec import droplet_size
 from broker.fleet.status import Statuses
 from broker.fleet.user_alerts import UserAlerts
 from broker.fleet.vault import Vault, VaultError
+from broker.fleet.wakes import ASKED, PASSED, Wakes
 from broker.service.fleet_settings import FleetEnvironment
 
 log = structlog.get_logger("broker.service.fleet")
@@ -81,6 +83,7 @@ class _Parts:
     enroller: Enroller
     runner: Runner
     lease: FleetLease
+    wakes: Wakes
     user_alerts: UserAlerts
 
 
@@ -97,6 +100,8 @@ class Fleet:
         #: dollars a month by size, as DigitalOcean said lately
         self.prices: dict[str, float] = {}
         self._vault = vault
+        self._budget = Budget()
+        self.metrics.watch(self._budget)
         self._engine = engine
         self._alerts = alerts
         self._parts: _Parts | None = None
@@ -174,15 +179,18 @@ class Fleet:
         self._slow.shutdown(wait=False, cancel_futures=True)
 
     def _end(self, parts: _Parts) -> None:
+        parts.wakes.stop()
         parts.runner.stop(STOP_SECONDS)
         with contextlib.suppress(SQLAlchemyError):  # then it runs out by itself
             parts.lease.release()
+            parts.wakes.tell(ASKED)  # another instance goes on at once
 
     async def _open_until_it_works(self) -> None:
         while True:
             try:
                 self._parts = await asyncio.to_thread(self._open)
                 self._parts.runner.start()
+                self._parts.wakes.start()
                 return
             except SQLAlchemyError as failure:
                 reason = f"the database can't be used: {type(failure).__name__}"
@@ -197,10 +205,8 @@ class Fleet:
         settings, engine = self.settings, self._engine
         keys = FleetKeys(engine, self._vault)
         repository = Repository(engine, self._vault, keys)
-        budget = Budget()
-        self.metrics.watch(budget)
         token = settings.digital_ocean_api_key.get_secret_value()
-        droplets = PydoDroplets(token, settings.digital_ocean_api_url, budget)
+        droplets = PydoDroplets(token, settings.digital_ocean_api_url, self._budget)
         agents = TlsAgents(keys.sign)
         lease = FleetLease(engine, settings.stack)
         user_alerts = UserAlerts(engine, self._vault, settings.stack)
@@ -214,9 +220,10 @@ class Fleet:
             self.metrics,
             user_alerts.tell,
         )
-        runner = Runner(reconciler, budget, on_pass=self.passed)
-        enroller = Enroller(repository, droplets, agents, self._alarm, runner.wake, self.metrics)
-        return _Parts(repository, droplets, agents, reconciler, enroller, runner, lease, user_alerts)
+        runner = Runner(reconciler, self._budget, on_pass=self.passed)
+        wakes = Wakes(engine, settings.stack, self._heard)
+        enroller = Enroller(repository, droplets, agents, self._alarm, self.changed, self.metrics)
+        return _Parts(repository, droplets, agents, reconciler, enroller, runner, lease, wakes, user_alerts)
 
     def _alarm(self, kind: str, text: str) -> None:
         self._alerts.notify(kind, text)
@@ -237,15 +244,36 @@ class Fleet:
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, *given))
 
-    def changed(self, account_id: str) -> None:
-        """A request has written an account: what is known of it is old, and a pass is due."""
-        self.statuses.forget(account_id)
-        self.runner.wake()
+    def changed(self, account_id: str = "") -> None:
+        """A request has written an account: what is known of it is old, and a pass is due. Blocking.
+
+        Without an id any may be meant. Other instances are told: one of them may be who runs passes.
+        """
+        self._heard(ASKED, account_id)
+        self._opened.wakes.tell(ASKED, account_id)
 
     def passed(self, told: Pass) -> None:
-        """A pass has run here."""
+        """A pass has run here. Blocking."""
+        moved = bool(told.moving or (self.last_pass and self.last_pass.moving))
         self.last_pass, self.last_pass_at = told, datetime.now(UTC)
         self.statuses.clear()
+        if moved:
+            self._opened.wakes.tell(PASSED)
+
+    def pass_now(self) -> Pass | None:
+        """A pass, as the scheduler asks for it; None if another instance runs them. Blocking."""
+        told = self.reconciler.run_pass(Priority.BACKGROUND)
+        if told is not None:
+            self.passed(told)
+        return told
+
+    def _heard(self, what: str, account_id: str) -> None:
+        if account_id:
+            self.statuses.forget(account_id)
+        else:
+            self.statuses.clear()
+        if what == ASKED:
+            self.runner.wake()
 
     def room(self, environment: str) -> Room:
         """Whether a droplet could be made now, and for how much. Blocking; raises DigitalOceanError.
@@ -261,6 +289,16 @@ class Fleet:
             if room.price_monthly is not None:
                 self.prices[size] = room.price_monthly
         return room
+
+    @property
+    def calls_left(self) -> int:
+        """Calls of DigitalOcean's API left in this hour."""
+        return self._budget.left
+
+    @property
+    def limits(self) -> Limits:
+        """What one user may have and do."""
+        return Limits(self.settings.fleet_accounts_per_user, self.settings.fleet_connects_per_hour)
 
     def size(self, environment: str) -> str:
         """The size of a new droplet."""

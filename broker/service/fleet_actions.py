@@ -12,6 +12,7 @@ from typing import Any
 from broker.fleet.account import Account, State, Wanted, droplet_user
 from broker.fleet.agents import AgentUnreachable, CertificateChanged, PushRefused
 from broker.fleet.digitalocean import DigitalOceanError
+from broker.fleet.limits import TooManyAccounts, TooOften
 from broker.fleet.policies import PolicyError, check_policy
 from broker.fleet.repository import AlreadyConnected, Conflict, KeyReused
 from broker.service.fleet import Fleet
@@ -47,9 +48,14 @@ def connect(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> tuple[A
             login.password.get_secret_value(),
             droplet_user(user_id),
             key,
+            limits=fleet.limits,
         )
     except AlreadyConnected as first:
         return first.account, False
+    except TooManyAccounts as enough:
+        raise Refusal(409, "too-many-accounts", "No more accounts", str(enough)) from None
+    except TooOften as often:
+        raise _too_often(often) from None
     except KeyReused as reused:
         raise Refusal(409, "idempotency-key-reused", "The key names another request", str(reused)) from None
     fleet.changed(account.id)
@@ -62,6 +68,8 @@ def want(fleet: Fleet, account_id: str, user_id: str, wanted: Wanted) -> tuple[A
     def write(account: Account) -> Account | None:
         if account.wanted == wanted and (wanted is not Wanted.RUNNING or account.status in _UNDER_WAY):
             return None
+        if wanted is Wanted.RUNNING:
+            fleet.repository.check_logins(account, fleet.limits)
         return fleet.repository.want(account, wanted, user_id)
 
     return _change(fleet, account_id, user_id, write, deleted=wanted is Wanted.DELETED)
@@ -73,6 +81,7 @@ def restart(fleet: Fleet, account_id: str, user_id: str) -> tuple[Account, bool]
     def write(account: Account) -> Account | None:
         if account.restart_wanted_at is not None and account.wanted == Wanted.RUNNING:
             return None
+        fleet.repository.check_logins(account, fleet.limits)
         return fleet.repository.want_restart(account, user_id)
 
     return _change(fleet, account_id, user_id, write)
@@ -98,6 +107,7 @@ def set_credentials(fleet: Fleet, account_id: str, user_id: str, login: Credenti
     """Another login for the same server. Raises Refusal, VaultError."""
 
     def write(account: Account) -> Account:
+        fleet.repository.check_credentials(account, login.username, fleet.limits)
         password = login.password.get_secret_value()
         return fleet.repository.set_credentials(account, login.username, password, user_id)
 
@@ -148,12 +158,18 @@ def _change(
             written = write(account)
         except Conflict:
             continue
+        except TooOften as often:
+            raise _too_often(often) from None
         if written is None:
             return account, False
         fleet.changed(account_id)
         return written, True
     said = "the account is being changed all the time: try again"
     raise Refusal(503, "account-busy", "The account is busy", said, retry_after=2)
+
+
+def _too_often(often: TooOften) -> Refusal:
+    return Refusal(429, "too-often", "Too often", str(often), retry_after=often.wait)
 
 
 def _check_room(fleet: Fleet, environment: str) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
+import httpx
 import structlog
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker.fleet.enrolment import EnrolmentLater, EnrolmentRefused
+from broker.fleet.reconciler import Pass
+from broker.service.auth import Authenticator, Forbidden, KeySet, Principal, bearer, require
 from broker.service.fleet import Fleet
 from broker.service.fleet_problems import Refusal, SecretRoute, fleet_of
+from broker.service.fleet_schemas import ConnectedAccount, Status, connected
+from broker.service.fleet_settings import FleetEnvironment
 from broker.service.routes import problem_answers
 
 log = structlog.get_logger("broker.service.fleet")
@@ -47,3 +55,170 @@ async def enrol(fleet: OfFleet, body: EnrolmentBody) -> None:
         said = "it can't be told yet whether this droplet is known: ask again"
         raise Refusal(503, "enrolment-later", "Not yet", said, retry_after=3) from None
     log.info("a droplet has enrolled")
+
+
+class Scheduler:
+    """Who may have passes run on a schedule: the one service account that is set, by its OIDC token.
+
+    Cloud Run's own check isn't relied on: it lets in whoever may call the service at all.
+    """
+
+    def __init__(self, keys: KeySet, issuer: str, audience: str, email: str) -> None:
+        self._tokens = Authenticator(keys, issuer, audience)
+        self._email = email
+
+    @classmethod
+    def of(cls, client: httpx.AsyncClient, settings: FleetEnvironment | None) -> Scheduler | None:
+        """As the settings say; None where nothing is scheduled."""
+        if settings is None or not settings.scheduler_audience:
+            return None
+        keys = KeySet(client, settings.scheduler_issuer, settings.scheduler_jwks_url)
+        return cls(keys, settings.scheduler_issuer, settings.scheduler_audience, settings.scheduler_email)
+
+    async def check(self, authorization: str | None) -> None:
+        """Raises `Unauthorized`, `Forbidden`, `NotConnected` (keys can't be had)."""
+        claims = await self._tokens.claims(authorization)
+        if claims.get("email") != self._email or claims.get("email_verified") is not True:
+            raise Forbidden("this is for the scheduler's service account")
+
+
+async def scheduler(request: Request) -> None:
+    """A dependency that lets in the scheduler only."""
+    fleet_of(request)
+    found: Scheduler | None = request.app.state.scheduler
+    if found is None:
+        said = "no scheduler is set: SCHEDULER_AUDIENCE and SCHEDULER_EMAIL say who may call this"
+        raise Refusal(404, "scheduler-off", "Nothing is scheduled here", said)
+    await found.check(request.headers.get("authorization"))
+
+
+class PassDone(BaseModel):
+    """What a pass found and did."""
+
+    #: false: another instance runs the passes
+    ran: bool
+    seconds: float = 0.0
+    accounts: int = 0
+    droplets: int = 0
+    #: accounts that aren't where they shall be yet
+    moving: int = 0
+    quarantined: int = 0
+    #: deletions beyond what one pass may do
+    held_back: int = 0
+    #: why DigitalOcean kept it from its work; empty if it didn't
+    problem: str = ""
+
+
+class UnknownDroplet(BaseModel):
+    """A droplet with our tags that the database can't explain: never touched before a person decides."""
+
+    droplet_id: int
+    name: str
+    account_id: str
+    first_seen: datetime
+    last_seen: datetime
+
+
+class AccountCount(BaseModel):
+    """How many accounts have a status and reason."""
+
+    status: Status
+    reason: str
+    accounts: int
+
+
+class FleetOverview(BaseModel):
+    """How the fleet is, as this instance sees it."""
+
+    #: whether this instance runs the passes
+    runs_passes: bool
+    last_pass: PassDone | None
+    last_pass_at: datetime | None
+    accounts: list[AccountCount]
+    quarantine: list[UnknownDroplet]
+    #: calls of DigitalOcean's API left to this instance in this hour
+    digitalocean_calls_left: int
+
+
+class UsersAccount(ConnectedAccount):
+    """An account with whose it is and what its server is called."""
+
+    user_id: str
+    droplet_name: str | None
+    failed_logins: int
+
+
+class UsersAccountPage(BaseModel):
+    """Some accounts, by id."""
+
+    accounts: list[UsersAccount]
+    #: to be given as `after` for those that follow; null at the end
+    next: str | None
+
+
+scheduled = APIRouter(prefix="/api/v1", tags=["fleet"], dependencies=[Depends(bearer), Depends(scheduler)])
+operators = APIRouter(
+    prefix="/api/v1/fleet",
+    tags=["fleet"],
+    dependencies=[Depends(bearer)],
+    responses=problem_answers(401, 403, 404, 422, 503),
+)
+Operator = Annotated[Principal, Depends(require("operator"))]
+
+
+@scheduled.post("/fleet/reconcile", responses=problem_answers(401, 403, 404, 503))
+async def reconcile(fleet: OfFleet) -> PassDone:
+    """Run a pass now: wanted and actual are compared, and each account moves one step. For Cloud Scheduler.
+
+    Its OIDC token is checked here: issuer, audience, and the service account's verified address.
+    """
+    return _done(await fleet.ask(fleet.pass_now))
+
+
+@operators.get("")
+async def get_fleet(who: Operator, fleet: OfFleet) -> FleetOverview:
+    """Counts, unknown droplets, the last pass, and whether this instance runs them."""
+    counts = await fleet.call(fleet.repository.counts)
+    unknown = await fleet.call(fleet.repository.quarantined)
+    return FleetOverview(
+        runs_passes=fleet.lease.held(),
+        last_pass=None if fleet.last_pass is None else _done(fleet.last_pass),
+        last_pass_at=fleet.last_pass_at,
+        accounts=[_count(status, reason, number) for (status, reason), number in sorted(counts.items())],
+        quarantine=[UnknownDroplet(**asdict(droplet)) for droplet in unknown],
+        digitalocean_calls_left=fleet.calls_left,
+    )
+
+
+@operators.get("/accounts")
+async def get_accounts(
+    who: Operator,
+    fleet: OfFleet,
+    status: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[str, Query(max_length=64, pattern=r"^[ -~]*$")] = "",
+) -> UsersAccountPage:
+    """Everybody's accounts, by id; of one status, or all but deleted ones. No credentials."""
+    found = await fleet.call(fleet.repository.all_accounts, status or "", limit + 1, after)
+    page = found[:limit]
+    accounts = [
+        UsersAccount(
+            **connected(account, fleet.size(account.environment), fleet.prices).model_dump(),
+            user_id=account.user_id,
+            droplet_name=account.do_droplet_name,
+            failed_logins=account.failed_logins,
+        )
+        for account in page
+    ]
+    return UsersAccountPage(accounts=accounts, next=page[-1].id if len(found) > limit else None)
+
+
+def _count(status: str, reason: str, number: int) -> AccountCount:
+    return AccountCount.model_validate({"status": status, "reason": reason, "accounts": number})
+
+
+def _done(told: Pass | None) -> PassDone:
+    if told is None:
+        return PassDone(ran=False)
+    names: Iterable[str] = PassDone.model_fields.keys() - {"ran"}
+    return PassDone(ran=True, **{name: getattr(told, name) for name in names})

@@ -43,8 +43,18 @@ def cloud(tmp_path: Path) -> Iterator[LocalDigitalOcean]:
 
 
 @pytest.fixture
+def fleet_changes() -> dict[str, str]:
+    """Variables that a test wants otherwise: parametrize it."""
+    return {}
+
+
+@pytest.fixture
 def fleet_environment(
-    environment: dict[str, str], cloud: LocalDigitalOcean, tmp_path: Path
+    environment: dict[str, str],
+    cloud: LocalDigitalOcean,
+    tmp_path: Path,
+    fleet_changes: dict[str, str],
+    issuer: Issuer,
 ) -> dict[str, str]:
     """What the platform sets where the fleet is on."""
     LocalKeyWrapper.add_key(tmp_path / "fleet.key")
@@ -57,6 +67,11 @@ def fleet_environment(
         "FLEET_CLIENT_ADDRESS": "203.0.113.9",
         "FLEET_IBEAM_IMAGE": PINNED,
         "FLEET_KEY_FILE": str(tmp_path / "fleet.key"),
+        "SCHEDULER_AUDIENCE": "https://service.example",
+        "SCHEDULER_EMAIL": "scheduler@p.iam.gserviceaccount.com",
+        "SCHEDULER_ISSUER": issuer.url,
+        "SCHEDULER_JWKS_URL": issuer.url + "/jwks.json",
+        **fleet_changes,
     }
 
 

@@ -17,6 +17,7 @@ from tests.service.fleet_fixtures import (
     agents,
     cloud,
     fleet_app,
+    fleet_changes,
     fleet_environment,
     happens,
     login,
@@ -24,7 +25,7 @@ from tests.service.fleet_fixtures import (
     user_for,
 )
 
-__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_environment", "user_for"]
+__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_changes", "fleet_environment", "user_for"]
 
 Look = Callable[[], Awaitable[httpx.Response]]
 

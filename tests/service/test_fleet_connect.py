@@ -20,13 +20,14 @@ from tests.service.fleet_fixtures import (
     agents,
     cloud,
     fleet_app,
+    fleet_changes,
     fleet_environment,
     login,
     until,
     user_for,
 )
 
-__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_environment", "user_for"]
+__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_changes", "fleet_environment", "user_for"]
 
 
 async def test_the_answer_is_the_documents(ada: httpx.AsyncClient, cloud: LocalDigitalOcean) -> None:

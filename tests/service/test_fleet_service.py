@@ -17,13 +17,14 @@ from tests.service.fleet_fixtures import (
     ada,
     cloud,
     fleet_app,
+    fleet_changes,
     fleet_environment,
     login,
     until,
     user_for,
 )
 
-__all__ = ["ada", "cloud", "fleet_app", "fleet_environment", "user_for"]
+__all__ = ["ada", "cloud", "fleet_app", "fleet_changes", "fleet_environment", "user_for"]
 
 
 def kind(answer: httpx.Response) -> str:
