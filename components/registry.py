@@ -5,7 +5,7 @@ Old images are removed, but never the last ten: a rollback needs the previous on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -16,8 +16,11 @@ from components.options import child_options
 
 @dataclass(frozen=True, slots=True)
 class RegistryArgs:
+    """`readers` are IAM members that pull images from elsewhere, as production does from staging."""
+
     location: str
     labels: Mapping[str, str]
+    readers: Sequence[str] = ()
 
 
 class Registry(pulumi.ComponentResource):
@@ -53,6 +56,15 @@ class Registry(pulumi.ComponentResource):
             ],
             opts=child_options(self, opts),
         )
+        for number, member in enumerate(args.readers):
+            gcp.artifactregistry.RepositoryIamMember(
+                f"{name}-reader-{number}",
+                repository=repository.name,
+                location=args.location,
+                role="roles/artifactregistry.reader",
+                member=member,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
 
         self.url = repository.registry_uri
         self.repository_name = repository.name

@@ -55,7 +55,9 @@ async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
     )
     await engine_turn()
     registry = Registry(
-        prefix, RegistryArgs(settings.region, labels(settings)), waiting(enabled, "artifactregistry")
+        prefix,
+        RegistryArgs(settings.region, labels(settings), settings.registry_readers),
+        waiting(enabled, "artifactregistry"),
     )
     outputs: dict[str, Any] = {"network_id": vpc.network_id, "registry_url": registry.url}
 

@@ -329,6 +329,13 @@ class Config(Section):
         Annotated[str, matching(r"(user|group|serviceAccount):.+@.+", "write it as user:ann@company.com")],
         ...,
     ] = ()
+    # Who else pulls from the foundation's registry: the Cloud Run agents of other projects (docs/github.md).
+    registry_readers: tuple[
+        Annotated[
+            str, matching(r"(user|group|serviceAccount):.+@.+", "write it as serviceAccount:name@host")
+        ],
+        ...,
+    ] = ()
     gateway_credentials: Credentials | None = None
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()

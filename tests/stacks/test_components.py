@@ -333,6 +333,14 @@ def test_ci_is_trusted_for_one_repository_and_deploys_from_one_branch() -> None:
     assert members["ibkr-ci-preview-federation"].endswith("/attribute.repository/trader/ibkr")
 
 
+def test_production_may_pull_what_staging_has_verified() -> None:
+    agent = "serviceAccount:service-1@serverless-robot-prod.iam.gserviceaccount.com"
+    plan = plan_of(settings_of("foundation-staging", {"ibkr:registryReaders": [agent]}))
+    grant = plan.one("RepositoryIamMember").inputs
+    assert (grant["member"], grant["role"]) == (agent, "roles/artifactregistry.reader")
+    assert not plan_of(settings_of("foundation-staging")).of("RepositoryIamMember")
+
+
 def test_production_trusts_only_jobs_in_the_environment_that_people_approve() -> None:
     provider = plan_of(settings_of("foundation-prod")).one("WorkloadIdentityPoolProvider").inputs
     approved = "assertion.sub.endsWith(':environment:prod')"
