@@ -14,6 +14,7 @@ import pytest
 
 from localcloud.control import Daemon
 from tests.e2e.conftest import Service, a_stack, eventually
+from tests.e2e.users import User
 from tools.environments import CHECKOUT
 from tools.local_stack import LocalStack
 
@@ -50,8 +51,8 @@ def listening(network: str) -> list[str]:
     ]
 
 
-def make_run_time_droplet(stack: LocalStack, name: str, tags: list[str]) -> int:
-    """What the service does at run time: a droplet through DigitalOcean's API."""
+def make_droplet(stack: LocalStack, name: str, tags: list[str]) -> int:
+    """A droplet through DigitalOcean's API, as somebody else's program makes it."""
     env = stack.cloud.service_environment()
     answer = httpx.post(
         f"{env['DIGITALOCEAN_API_URL']}/v2/droplets",
@@ -97,9 +98,11 @@ def test_destroy_leaves_nothing_and_up_after_it_works(own: LocalStack) -> None:
 
 def test_destroy_removes_the_droplets_that_the_service_made_and_no_other(own: LocalStack) -> None:
     own.up()
-    ours = make_run_time_droplet(own, "ann-ib-paper-1", ["stack:local", "manager:service", "ibeam"])
-    stranger = make_run_time_droplet(own, "web", ["production"])
-    other_stack = make_run_time_droplet(own, "bob-ib-paper-1", ["stack:staging", "manager:service", "ibeam"])
+    connected = User(own, "ann").connect()
+    assert connected.status_code == 202, connected.text
+    ours = connected.json()["service_id"]
+    stranger = make_droplet(own, "web", ["production"])
+    other_stack = make_droplet(own, "bob-ib-paper-1", ["stack:staging", "manager:service", "ibeam"])
     eventually(lambda: droplets(own), lambda seen: {ours, stranger, other_stack} <= seen)
     with own._ready() as lock:
         own._pulumi("destroy", "--yes", "--skip-preview", lock=lock)
