@@ -92,7 +92,7 @@ async def get_halt(who: Operator, request: Request) -> SwitchWithChanges:
     return SwitchWithChanges(**asdict(state), changes=changes)
 
 
-@switch.post("/halt")
+@switch.post("/halt", responses=problem_answers(400, 413))
 async def halt(who: Operator, body: HaltBody, request: Request) -> Halting:
     """Stop all orders of all connections and instances at once. Cancels still work."""
     done = await asyncio.to_thread(_kill_switch(request).halt, who.user, body.reason)
@@ -112,7 +112,7 @@ async def halt(who: Operator, body: HaltBody, request: Request) -> Halting:
     return answer
 
 
-@switch.post("/resume")
+@switch.post("/resume", responses=problem_answers(400, 413))
 async def resume(who: Operator, body: ResumeBody, request: Request) -> Switch:
     """Let orders leave again. Still `halted` where the environment or a file halts as well."""
     state: SwitchState = await asyncio.to_thread(_kill_switch(request).resume, who.user, body.reason)

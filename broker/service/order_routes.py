@@ -22,7 +22,7 @@ orders = APIRouter(
     prefix="/api/v1/connections/{connection_id}",
     tags=["trading"],
     dependencies=[Depends(bearer)],
-    responses=problem_answers(401, 403, 404, 422, 502, 503),
+    responses=problem_answers(401, 403, 404, 422, 429, 502, 503),
 )
 
 
@@ -70,7 +70,7 @@ async def preview(who: Trader, via: Via, body: OrderBody) -> OrderPreview:
     return await via.broker.preview_order_async(body.request(body.client_order_id or "", who.user))
 
 
-@orders.patch("/orders/{order_id}", responses=problem_answers(400, 409, 413, 504))
+@orders.patch("/orders/{order_id}", responses=problem_answers(400, 409, 413, 423, 504))
 async def replace_order(who: Trader, via: Via, order_id: OrderId, body: ReplaceBody) -> Order:
     """Change a working order. Where the broker makes a new order of it, its `replaces` names the old one."""
     async with via.trading() as broker:
@@ -95,7 +95,7 @@ async def cancel_all_orders(who: Trader, via: Via, response: Response) -> list[O
     return cancelled
 
 
-@orders.delete("/positions/{symbol}", status_code=201, responses=problem_answers(400, 409, 504))
+@orders.delete("/positions/{symbol}", status_code=201, responses=problem_answers(400, 409, 423, 504))
 async def close_position(
     who: Trader,
     via: Via,

@@ -58,6 +58,7 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         409: "It contradicts what is there",
         413: "The body is too large",
         422: "The request is wrong, or the broker refused it",
+        423: "Trading is halted, or live trading is locked",
         429: "Too many requests: Retry-After says when the next one may come",
         502: "The broker's answer makes no sense",
         503: "The broker can't be reached: since when, and what is being done",
@@ -87,7 +88,7 @@ trading = APIRouter(
     prefix="/api/v1/connections/{connection_id}",
     tags=["trading"],
     dependencies=[Depends(bearer)],
-    responses=problem_answers(401, 403, 404, 422, 502, 503),
+    responses=problem_answers(401, 403, 404, 422, 429, 502, 503),
 )
 probes = APIRouter(tags=["probes"])
 
@@ -114,7 +115,7 @@ async def get_position(who: Reader, via: Via, symbol: str, account: OfAccount = 
     return position
 
 
-@trading.post("/orders", status_code=201, responses=problem_answers(400, 409, 413, 504))
+@trading.post("/orders", status_code=201, responses=problem_answers(400, 409, 413, 423, 504))
 async def place_order(
     who: Trader,
     via: Via,

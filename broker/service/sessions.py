@@ -31,7 +31,7 @@ class Session(BaseModel):
     until: float
 
 
-@sessions.post("", responses=problem_answers(401, 403, 422, 503))
+@sessions.post("", responses=problem_answers(400, 401, 403, 413, 422, 503))
 async def log_in(body: Login, request: Request, response: Response) -> Session:
     """Begin a browser's session: the token goes into a cookie that scripts can't read."""
     check_same_origin(request)

@@ -18,7 +18,7 @@ verification = APIRouter(
     prefix="/api/v1/connections/{connection_id}",
     tags=["verification"],
     dependencies=[Depends(bearer)],
-    responses=problem_answers(401, 403, 404, 422, 503),
+    responses=problem_answers(401, 403, 404, 422, 423, 503),
 )
 
 
@@ -49,7 +49,7 @@ class VerificationResult(BaseModel):
     checks: list[CheckResult]
 
 
-@verification.post("/verification")
+@verification.post("/verification", responses=problem_answers(400, 413))
 async def post_verification(who: Operator, via: Via, body: VerificationBody) -> VerificationResult:
     """Try the gateway: on paper an order far from the market is placed and cancelled, on live none is sent.
 
