@@ -84,7 +84,7 @@ class Asked:
         self.statuses: dict[str, set[int]] = {}
 
     def operations(self, *words: str) -> list[Any]:
-        found = [result.ok() for result in self.schema.get_all_operations()]
+        found: list[Any] = [result.ok() for result in self.schema.get_all_operations()]  # type: ignore[union-attr]
         return [op for op in found if any(word in op.path for word in words)]
 
     def hold(self, operation: Any, examples: int) -> None:
@@ -114,7 +114,7 @@ class Asked:
         """Asks for something certain, and holds the answer against the document as well."""
         there = {k: v for k, v in self.known.items() if f"{{{k}}}" in path}
         operation = self.schema[path][method]
-        more = {} if body is None else {"body": body, "media_type": "application/json"}
+        more: dict[str, Any] = {} if body is None else {"body": body, "media_type": "application/json"}
         case = operation.Case(path_parameters=there, **more)
         assert self.check(f"{method} {path}", case) == status, (path, body)
 
