@@ -10,14 +10,20 @@ SCHEMA_REVISION = "0006"
 
 
 def make_engine(url: str, statement_seconds: int = 10) -> Engine:
-    """An engine that gives up a connection after 5 s and a statement after `statement_seconds` (0: never)."""
+    """An engine that gives up a connection after 5 s and a statement after `statement_seconds` (0: never).
+
+    A transaction that nothing is done in for so long ends too: a process that was frozen in the middle of one
+    would keep everybody else from the rows that it has locked.
+    """
+    given_up = f"-c statement_timeout={statement_seconds}s"
+    given_up += f" -c idle_in_transaction_session_timeout={statement_seconds}s"
     return create_engine(
         url,
         pool_pre_ping=True,
         pool_size=8,
         max_overflow=8,
         pool_timeout=5,
-        connect_args={"connect_timeout": 5, "options": f"-c statement_timeout={statement_seconds}s"},
+        connect_args={"connect_timeout": 5, "options": given_up},
     )
 
 
