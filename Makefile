@@ -6,12 +6,15 @@ LISTEN ?= 127.0.0.1:4002
 PYTEST_ARGS ?=
 IMAGE ?=
 BASE ?=
+REGISTRY ?=
+DECISIONS ?=
+BACKUP ?=
 
 # Without bytecode every process would compile what it imports anew, Pulumi's SDKs above all.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token login test bench soak lint lock clean setup
+.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token cost image rollback restore login test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -36,11 +39,14 @@ help:
 	@echo "make output    one stack output (make -s output NAME=service_url)"
 	@echo "make env       what a shell needs to run pulumi by hand: eval \"\$$(make -s env)\""
 	@echo "make cost      what a stack costs a month (STACK=staging BASE=commit: the difference)"
+	@echo "make image     build the service's image, push it, name it by digest (STACK=staging)"
+	@echo "make rollback  back to Alpaca, once what becomes of each order at IBKR is said (DECISIONS=)"
+	@echo "make restore   the database's backups, or one of them put back (BACKUP=)"
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
 	@echo "make bench     measure"
 	@echo "make soak      1,000 random fault schedules over each broker (SOAK_ARGS)"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy, hadolint; actionlint and zizmor for the workflows"
 	@echo "make lock      lock the requirements anew"
 	@echo "make clean     remove what was set up in this folder (after make destroy)"
 
@@ -71,6 +77,18 @@ cost:
 	$(ready)
 	@$(venv) -m tools.cost --stack '$(STACK)' --base '$(BASE)'
 
+rollback:
+	$(ready_with_cli)
+	$(stack) --decisions '$(DECISIONS)'
+
+restore:
+	$(ready_with_cli)
+	$(stack) --backup '$(BACKUP)'
+
+image:
+	$(ready_with_cli)
+	@$(venv) -m tools.image --stack '$(STACK)' --registry '$(REGISTRY)'
+
 test:
 	$(ready_with_cli) --ib-async
 	@$(venv) -m tools.run_tests $(PYTEST_ARGS)
@@ -85,8 +103,7 @@ soak:
 
 lint:
 	$(ready)
-	@$(venv) -m ruff check .
-	@$(venv) -m mypy
+	@$(venv) -m tools.lint
 
 lock:
 	$(ready)

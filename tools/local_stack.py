@@ -40,6 +40,8 @@ class LocalStack:
     the first `up` and remembered.
     """
 
+    name = STACK
+
     def __init__(
         self,
         home: Path = CHECKOUT / ".local",
@@ -128,6 +130,15 @@ class LocalStack:
             | self.cloud.service_environment()
             | {"PULUMI_DEBUG_PROVIDERS": self.cloud.providers()}
         )
+
+    def configuration(self) -> Mapping[str, Any]:
+        """The configuration that the next `up` takes, without its secrets."""
+        wanted: dict[str, Any] = self.config.wanted(self.cloud.network())["config"]
+        return wanted
+
+    def configure(self, path: str, value: str | bool) -> None:
+        """Set a value on top of the tracked configuration (`overrides.yaml` in the home folder)."""
+        self.config.set(path, value)
 
     # How it is done.
 

@@ -66,34 +66,49 @@ class RealStack:
     def logs(self) -> None:
         """The service's newest log lines."""
         query = 'resource.type="cloud_run_revision"'
-        self._gcloud(
+        self.gcloud(
             "logging", "read", query, "--limit", "100", "--format", "value(timestamp,severity,textPayload)"
         )
 
     def tunnel(self, name: str, port: int, listen: str) -> None:
         """Lead a local port to a machine's, through the Identity-Aware Proxy, until Ctrl-C."""
         address = f"--local-host-port={listen}"
-        self._gcloud(
+        self.gcloud(
             "compute", "start-iap-tunnel", name or GATEWAY, str(port), address, "--zone", self._zone()
         )
+
+    def configuration(self) -> dict[str, Any]:
+        """The stack's configuration as it lies in its file, secrets encrypted."""
+        import yaml
+
+        content = yaml.safe_load((self._checkout / f"Pulumi.{self.name}.yaml").read_text()) or {}
+        return dict(content.get("config") or {})
+
+    def configure(self, path: str, value: str | bool) -> None:
+        """Set a value in the stack's file."""
+        text = str(value).lower() if isinstance(value, bool) else value
+        argv = [str(self._program()), "config", "set", "--stack", self.name, "--path", path, text]
+        pulumi_process.answer(argv, self._environment(), self._checkout)
 
     def project(self) -> str:
         """The Google project of this stack's configuration."""
         return self._configured("gcp:project", None)
 
+    def region(self) -> str:
+        """The Google region of this stack's configuration."""
+        return self._configured("gcp:region", None) or "us-west1"
+
     def _zone(self) -> str:
         return self._configured("ibkr:gateway", "zone") or "us-west1-b"
 
     def _configured(self, key: str, part: str | None) -> str:
-        import yaml
-
-        content = yaml.safe_load((self._checkout / f"Pulumi.{self.name}.yaml").read_text()) or {}
-        value = (content.get("config") or {}).get(key)
+        value = self.configuration().get(key)
         if part is not None:
             value = (value or {}).get(part)
         return str(value or "")
 
-    def _gcloud(self, *arguments: str) -> None:
+    def gcloud(self, *arguments: str) -> None:
+        """Run gcloud in the stack's project; the person sees what it says. Raises CommandFailed."""
         gcloud = shutil.which("gcloud")
         if gcloud is None:
             raise CommandFailed(

@@ -5,14 +5,17 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tools import pulumi_cli, pulumi_process, service_check, summary
 from tools.environments import MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import STACK, LocalStack
+from tools.operator_token import operator_token
 from tools.real_stack import RealStack
+from tools.restore import restore
+from tools.rollback import given, roll_back
 from tools.steps import Progress, SetupFailed
 from tools.verify import verify
 
@@ -20,13 +23,15 @@ from tools.verify import verify
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
-    changing = ["up", "preview", "drift", "destroy", "refresh"]
+    changing = ["up", "preview", "drift", "destroy", "refresh", "rollback", "restore"]
     looking = ["status", "logs", "output", "token", "login", "env"]
     result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
     result.add_argument("--listen", default="127.0.0.1:4002", help="where tunnel listens")
+    result.add_argument("--decisions", default="", help="what becomes of each order (rollback)")
+    result.add_argument("--backup", default="", help="a backup's ID (restore)")
     result.add_argument("--image", default="", help="the service's image in place of the configured one")
     result.add_argument("--yes", action="store_true", help="don't ask (stacks other than local)")
     return result
@@ -114,6 +119,11 @@ def environment() -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
 
 
+def person() -> Callable[[str], str] | None:
+    """How a person at the terminal is asked; None where there is none."""
+    return input if sys.stdin.isatty() else None
+
+
 def run_local(options: argparse.Namespace) -> None:
     """A command on the stack `local`."""
     stack = LocalStack()
@@ -134,6 +144,10 @@ def run_local(options: argparse.Namespace) -> None:
             status(stack)
         case "verify":
             check_gateway(stack.outputs(), stack.token("operator"))
+        case "rollback":
+            roll_back(stack, stack.token(), given(options.decisions), person())
+        case "restore":
+            raise CommandFailed("The local database has no backups: it is a folder under .local/cloud.")
         case "logs":
             logs(stack, options.name)
         case "tunnel":
@@ -157,10 +171,12 @@ def run_real(options: argparse.Namespace) -> None:
             print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
             print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
         case "verify":
-            token = os.environ.get("TOKEN", "")
-            if not token:
-                raise CommandFailed(f"TOKEN must hold an operator's token of {stack.name}'s own issuer.")
-            check_gateway(stack.outputs(), token)
+            check_gateway(stack.outputs(), operator_token(stack.name, os.environ))
+        case "rollback":
+            token = operator_token(stack.name, os.environ)
+            roll_back(stack, token, given(options.decisions), person())
+        case "restore":
+            restore(stack, options.backup, person(), options.yes)
         case "logs":
             stack.logs()
         case "tunnel":

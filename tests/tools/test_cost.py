@@ -158,3 +158,15 @@ def test_no_secret_is_needed_and_none_is_told(tmp_path: Path) -> None:
 def test_settings_that_are_refused_are_said() -> None:
     with pytest.raises(CommandFailed, match="gateway"):
         cost.bills("staging", [{"ibkr:gateway.machineType": "e2-tiny"}])
+
+
+def test_the_page_about_cost_agrees(bills: list[cost.Bill]) -> None:
+    page = (CHECKOUT / "docs" / "cost.md").read_text()
+    told = re.search(r"\*\*together\*\* \| \*\*([\d.]+)\*\*", page)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(bills[0].usd, rel=0.02), "docs/cost.md: make cost STACK=staging"
+    production = cost.bills("prod", [{}])[0]
+    assert production is not None
+    of_production = re.search(r"of its ([\d.]+)\.", page)
+    assert of_production is not None
+    assert float(of_production[1]) == pytest.approx(production.usd, rel=0.02)
