@@ -16,9 +16,9 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from broker.capabilities import Capabilities
 from broker.errors import (
@@ -65,6 +65,7 @@ class BaseBroker(OrderForms):
     capabilities: Capabilities = Capabilities()
     _executor: ThreadPoolExecutor | None = None
     _urgent: ThreadPoolExecutor | None = None
+    _under_way: set[Future[Any]] | None = None
 
     @abstractmethod
     def connect(self) -> bool:
@@ -389,6 +390,15 @@ class BaseBroker(OrderForms):
         """`health` without blocking the event loop."""
         return await self._in_thread(self.health)
 
+    @property
+    def busy(self) -> bool:
+        """Whether calls of the `*_async` methods are under way, those included whose caller has gone away."""
+        return bool(self._under_way)
+
+    async def connect_async(self) -> bool:
+        """`connect` without blocking the event loop."""
+        return await self._in_thread(self.connect)
+
     async def disconnect_async(self) -> None:
         """`disconnect` without blocking the event loop."""
         await self._in_thread(self.disconnect)
@@ -396,15 +406,20 @@ class BaseBroker(OrderForms):
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(WAITING_CALLS, thread_name_prefix=f"{self.name}-call")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, functools.partial(call, *args, **kwargs))
+        return await self._submitted(self._executor, functools.partial(call, *args, **kwargs))
 
     async def _at_once(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread of those that are kept for cancels."""
         if self._urgent is None:
             self._urgent = ThreadPoolExecutor(URGENT_CALLS, thread_name_prefix=f"{self.name}-cancel")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._urgent, functools.partial(call, *args, **kwargs))
+        return await self._submitted(self._urgent, functools.partial(call, *args, **kwargs))
+
+    async def _submitted(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        under_way = self._under_way = set() if self._under_way is None else self._under_way
+        running = threads.submit(call)
+        under_way.add(running)
+        running.add_done_callback(under_way.discard)
+        return await asyncio.wrap_future(running)
 
 
 def _closed_by(legs: list[Order]) -> float:

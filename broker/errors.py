@@ -123,6 +123,23 @@ class StandBy(NotConnected):
     kind = "stand-by"
 
 
+class AccountNotRunning(NotConnected):
+    """The account's own gateway isn't running, and nothing was sent. `doing` says what to do.
+
+    `account_status` and `account_reason` are the account's, as its status has them; `since` is when it
+    came to be so.
+    """
+
+    kind = "account-not-running"
+
+    def __init__(
+        self, message: str, account_status: str, account_reason: str, since: datetime, doing: str
+    ) -> None:
+        super().__init__(message, since=since, doing=doing, retry_after=10)
+        self.account_status = account_status
+        self.account_reason = account_reason
+
+
 class NotAuthenticated(NotConnected):
     """The login was refused, or isn't done yet. A person has to look: retrying can lock the account."""
 

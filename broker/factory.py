@@ -13,8 +13,9 @@ from broker.base import BaseBroker
 from broker.errors import ConfigurationError, NotConnected
 from broker.journal import Journal
 from broker.placement import Guard
-from broker.risk.limits import LIVE, Limits, limits_from_environment
+from broker.risk.limits import LIVE, PAPER, Limits, limits_from_environment
 from broker.risk.live import VERIFICATION_DAYS, verification_days
+from broker.risk.modes import Mode
 from broker.risk.wiring import declared, guard_for
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,12 @@ class BrokerSettings:
     ibeam_confirm: frozenset[str] | None = None
     #: take the session from another login of the same user
     ibeam_take_over: bool = False
+    #: other processes use this gateway, too, with the same journal
+    ibeam_shared: bool = False
     #: what every order has to keep to
     limits: Limits = LIVE
+    #: the same for users' own gateways, by their mode
+    user_limits: Mapping[Mode, Limits] = field(default_factory=lambda: {"live": LIVE, "paper": PAPER})
     #: how long a verification unlocks live trading
     verification_days: int = VERIFICATION_DAYS
     #: where alerts go (apprise's URLs, which hold tokens)
@@ -115,9 +120,10 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         ibeam_take_over=take_over == "true",
         alert_urls=alert_urls(environment.get("ALERT_URLS") or ""),
     )
-    limits, days = LIVE, VERIFICATION_DAYS
+    by_mode: dict[Mode, Limits] = {"live": LIVE, "paper": PAPER}
+    days = VERIFICATION_DAYS
     try:
-        limits = limits_from_environment(environment, declared(settings).settings_mode)
+        by_mode = {mode: limits_from_environment(environment, mode) for mode in by_mode}
     except ConfigurationError as wrong:
         problems.append(wrong.message)
     try:
@@ -126,7 +132,8 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         problems.append(wrong.message)
     if problems:
         raise ConfigurationError("; ".join(problems))
-    return replace(settings, limits=limits, verification_days=days)
+    limits = by_mode[declared(settings).settings_mode]
+    return replace(settings, limits=limits, user_limits=by_mode, verification_days=days)
 
 
 def build_broker(settings: BrokerSettings, journal: Journal, alerts: Alerts | None = None) -> BaseBroker:
@@ -245,6 +252,7 @@ def _ibeam(settings: BrokerSettings, journal: Journal, guard: Guard) -> BaseBrok
         trading_mode=settings.trading_mode,
         confirm=settings.ibeam_confirm,
         take_over=settings.ibeam_take_over,
+        shared=settings.ibeam_shared,
         guard=guard,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -225,16 +226,27 @@ class AccountRows(Rows):
             rows = db.execute(query.order_by(column.id.desc()).limit(limit)).all()
         return [(row[0], Event(*row[1:])) for row in rows]
 
-    def touch(self, account_id: str) -> None:
-        """The account's connection is being used: at most one write in a minute."""
+    def several(self, account_ids: Collection[str]) -> dict[str, Account]:
+        """Those of the accounts that there are, by id, with one statement."""
+        query = select(*ACCOUNT_COLUMNS).where(broker_accounts.c.id.in_(list(account_ids)))
+        with self._engine.connect() as db:
+            return {account.id: account for account in map(read_account, db.execute(query))}
+
+    def touch(self, account_id: str) -> Account | None:
+        """The account's connection is being used: at most one write in a minute. The account as it is then.
+
+        The write counts as a new version: a pass that was about to let the account rest gets Conflict.
+        """
         column = broker_accounts.c
         recently = column.last_used_at > NOW - text("interval '1 minute'")
         with self._engine.begin() as db:
             db.execute(
                 update(broker_accounts)
                 .where(column.id == account_id, func.coalesce(~recently, text("true")))
-                .values(last_used_at=NOW)
+                .values(last_used_at=NOW, version=column.version + 1)
             )
+            row = db.execute(select(*ACCOUNT_COLUMNS).where(column.id == account_id)).first()
+        return None if row is None else read_account(row)
 
     def note(self, account: Account, kind: str, detail: str, by: str = "") -> None:
         """Something for the history that changes nothing."""

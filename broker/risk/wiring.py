@@ -31,7 +31,9 @@ def gateway(settings: BrokerSettings) -> Gateway:
     if kind == "simulated":
         return Gateway(kind, "in process")
     if kind == "ibeam":
-        return Gateway(kind, settings.ibeam_url.rstrip("/"))
+        # An address is given to another machine some day, a machine's own certificate isn't.
+        own = f" with certificate {settings.ibeam_certificate[:16]}" if settings.ibeam_certificate else ""
+        return Gateway(kind, settings.ibeam_url.rstrip("/") + own)
     return Gateway(kind, f"{settings.gateway_host}:{settings.gateway_port}")
 
 

@@ -49,6 +49,9 @@ def _serve() -> int:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             for connection in getattr(app.state, "connections", {}).values():
                 connection.end_streams()
+            users = getattr(app.state, "user_connections", None)
+            if users is not None:
+                users.end_streams()
             await super().shutdown(sockets)
 
     # uvicorn raises the signal again once it has ended in good order, and without a handler that is

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from broker.alerts import Alerts
 from broker.service import fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
-from broker.service.connections import Connection
+from broker.service.connections import DefaultConnection
 from broker.service.database import make_engine
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
@@ -25,6 +25,7 @@ from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
 from broker.service.sessions import sessions
 from broker.service.settings import Settings
+from broker.service.user_connections import UserConnections
 from broker.service.verification import verification
 
 
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         service = settings.service
         engine = make_engine(service.database_url.get_secret_value())
         alerts = Alerts(settings.broker.alert_urls, secrets=settings.secrets, source=service.stack)
-        default = Connection(settings.broker, engine, service.lease_seconds, settings.market, alerts)
+        default = DefaultConnection(settings.broker, engine, service.lease_seconds, settings.market, alerts)
         async with httpx.AsyncClient(follow_redirects=False) as client:
             keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
             app.state.engine = engine
@@ -51,12 +52,18 @@ def create_app(settings: Settings) -> FastAPI:
                 Fleet(settings.fleet, vault, engine, alerts) if settings.fleet and vault else None
             )
             app.state.scheduler = Scheduler.of(client, settings.fleet)
+            users = app.state.user_connections = (
+                UserConnections(fleet, engine, settings.broker, settings.market, alerts) if fleet else None
+            )
+            if users:
+                users.start()
             await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
             try:
                 yield
             finally:
-                # Side by side: an instance has a few seconds for both.
-                await asyncio.gather(default.stop(), *([fleet.stop()] if fleet else []))
+                # Side by side: an instance has a few seconds for all.
+                ends = [one.stop() for one in (users, fleet) if one]
+                await asyncio.gather(default.stop(), *ends)
         await asyncio.to_thread(engine.dispose)
 
     app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
@@ -71,10 +78,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(halt.exports)
     app.include_router(halt.switch)
     app.include_router(accounts)
-    app.include_router(user_alerts)
     app.include_router(droplets)
     app.include_router(scheduled)
     app.include_router(operators)
+    app.include_router(user_alerts)
     app.include_router(sessions)
     app.include_router(probes)
     app.include_router(metrics)

@@ -1,10 +1,15 @@
-"""What the service trades through: connections by id. Here one, `default`, the configured broker."""
+"""What the service trades through: connections by id. `default` is the configured broker.
+
+The others are users' own gateways, see `user_connections`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
@@ -17,7 +22,7 @@ from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
 from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
 from broker.market.quotes import CachedQuotes, quote_source
-from broker.models import Health
+from broker.models import AccountInfo, Health
 from broker.risk.verification import Verification, verify
 from broker.risk.wiring import declared, gateway
 from broker.service.eventlog import EventLog
@@ -27,10 +32,94 @@ log = structlog.get_logger("broker.service.connections")
 
 #: how long running orders may take to finish before the connection is handed over, in seconds
 DRAIN_SECONDS = 10.0
+#: seconds between looks at whether they have
+LOOK = 0.02
 
 
-class Connection:
-    """One broker with what decides whether this process may use it."""
+class Connection(ABC):
+    """One broker, for any number of requests."""
+
+    #: the only user who may trade through it; empty: whoever has the role
+    owner = ""
+
+    def __init__(self, settings: BrokerSettings, journal: Journal, market: Mapping[str, str] | None) -> None:
+        """`market`: the variables that decide where quotes come from; the broker's own without them."""
+        self._settings = settings
+        self._journal = journal
+        self._market = market or {}
+        self._quotes: CachedQuotes | None = None
+        self._events: EventLog | None = None
+        self._running = 0
+
+    @property
+    def broker_type(self) -> str:
+        """Which broker it is: alpaca, ibkr, ibeam, simulated."""
+        return self._settings.broker_type
+
+    @property
+    def mode(self) -> str:
+        """`paper`, or `live` where the settings don't say paper for sure."""
+        return declared(self._settings).settings_mode
+
+    @property
+    @abstractmethod
+    def broker(self) -> BaseBroker:
+        """The broker. Raises what says why it can't be used now."""
+
+    @abstractmethod
+    async def health(self) -> Health:
+        """The broker's health, or why it isn't asked."""
+
+    async def account(self) -> AccountInfo:
+        """The account's balances. Raises as `broker` does, and what it raises."""
+        return await self.broker.get_account_async()
+
+    @property
+    def quotes(self) -> CachedQuotes:
+        """Prices from the configured source. Raises as `broker` does, and `ConfigurationError`."""
+        broker = self.broker
+        if self._quotes is None:
+            self._quotes = quote_source(self._market, broker)
+        return self._quotes
+
+    @contextlib.asynccontextmanager
+    async def trading(self) -> AsyncIterator[BaseBroker]:
+        """The broker for an order: the connection doesn't end before it is done."""
+        broker = self.broker
+        self._running += 1
+        try:
+            yield broker
+        finally:
+            self._running -= 1
+
+    async def verify(self, by: str, symbol: str) -> Verification:
+        """Try the gateway and enter the result, see `broker.risk.verification`. Raises as `broker` does."""
+        async with self.trading() as broker:
+            found = gateway(self._settings), declared(self._settings)
+            return await asyncio.to_thread(verify, broker, self._journal, *found, by, symbol)
+
+    def events(self) -> EventLog:
+        """The broker's order events. Raises `UnsupportedOperation`, and what `broker` raises."""
+        broker = self.broker
+        if self._events is None:
+            self._events = EventLog(broker)
+        return self._events
+
+    def end_streams(self) -> None:
+        """End the streams of order events, for good: their clients find another instance."""
+        if self._events is not None:
+            self._events.close()
+
+    async def _drain(self, broker: BaseBroker, seconds: float) -> None:
+        """Return once no call is under way, not even one whose caller has gone away, or after `seconds`."""
+        deadline = time.monotonic() + seconds
+        # Calls end in threads, which set no event of the loop.
+        while (self._running or broker.busy) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+
+
+class DefaultConnection(Connection):
+    """The configured broker, with what decides whether this process may use it."""
 
     def __init__(
         self,
@@ -40,23 +129,13 @@ class Connection:
         market: Mapping[str, str] | None = None,
         alerts: Alerts | None = None,
     ) -> None:
-        """Builds the broker; a broker that isn't configured is a connection that says so.
-
-        `market`: the variables that decide where quotes come from; the broker's own without them.
-        """
-        self._settings = settings
-        self._journal = Journal(engine)
-        self._market = market or {}
-        self._quotes: CachedQuotes | None = None
+        """Builds the broker; a broker that isn't configured is a connection that says so."""
+        super().__init__(settings, Journal(engine), market)
         self._broker: BaseBroker | None = None
         self._unconfigured: ConfigurationError | None = None
         self._since = datetime.now(UTC)
         self._lease: LeaseKeeper | None = None
         self._beginning: asyncio.Task[None] | None = None
-        self._events: EventLog | None = None
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         try:
             alerts = alerts or Alerts()
             self._broker = build_broker(settings, self._journal, alerts)
@@ -79,11 +158,6 @@ class Connection:
             self._beginning = asyncio.create_task(self._begin())
             await asyncio.wait({self._beginning}, timeout=1.0)
 
-    def end_streams(self) -> None:
-        """End the streams of order events, for good: their clients find another instance."""
-        if self._events is not None:
-            self._events.close()
-
     async def stop(self) -> None:
         """Let running orders finish, disconnect, hand over."""
         self.end_streams()
@@ -93,16 +167,6 @@ class Connection:
             if self._beginning is not None:
                 await self._beginning
             await self._end()
-
-    @property
-    def broker_type(self) -> str:
-        """Which broker it is: alpaca, ibkr, ibeam, simulated."""
-        return self._settings.broker_type
-
-    @property
-    def mode(self) -> str:
-        """`paper`, or `live` where the settings don't say paper for sure."""
-        return declared(self._settings).settings_mode
 
     @property
     def broker(self) -> BaseBroker:
@@ -117,40 +181,6 @@ class Connection:
                 retry_after=2,
             )
         return self._broker
-
-    @property
-    def quotes(self) -> CachedQuotes:
-        """Prices from the configured source. Raises as `broker` does, and `ConfigurationError`."""
-        broker = self.broker
-        if self._quotes is None:
-            self._quotes = quote_source(self._market, broker)
-        return self._quotes
-
-    @contextlib.asynccontextmanager
-    async def trading(self) -> AsyncIterator[BaseBroker]:
-        """The broker for an order: a hand-over waits until it is done."""
-        broker = self.broker
-        self._running += 1
-        self._idle.clear()
-        try:
-            yield broker
-        finally:
-            self._running -= 1
-            if self._running == 0:
-                self._idle.set()
-
-    async def verify(self, by: str, symbol: str) -> Verification:
-        """Try the gateway and enter the result, see `broker.risk.verification`. Raises as `broker` does."""
-        async with self.trading() as broker:
-            found = gateway(self._settings), declared(self._settings)
-            return await asyncio.to_thread(verify, broker, self._journal, *found, by, symbol)
-
-    def events(self) -> EventLog:
-        """The broker's order events. Raises `UnsupportedOperation`, and what `broker` raises."""
-        broker = self.broker
-        if self._events is None:
-            self._events = EventLog(broker)
-        return self._events
 
     async def health(self) -> Health:
         """The broker's health, or why it isn't asked."""
@@ -175,8 +205,7 @@ class Connection:
     async def _end(self) -> None:
         assert self._broker is not None
         self._watch.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), DRAIN_SECONDS)
+        await self._drain(self._broker, DRAIN_SECONDS)
         await self._broker.disconnect_async()
         if self._events is not None:
             # Its clients come again, and are told who holds the connection now.

@@ -33,6 +33,11 @@ class EventLog:
         self._closed = False
         self._unsubscribe: Callable[[], None] = broker.subscribe(self._take)
 
+    @property
+    def followed(self) -> bool:
+        """Whether somebody listens."""
+        return bool(self._waiting)
+
     def close(self) -> None:
         """End all streams."""
         self._unsubscribe()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
 
 from broker.alerts import Alerts, Kind
 from broker.errors import BrokerError
@@ -17,7 +18,9 @@ from broker.export import check_zone, trades_csv
 from broker.risk.switch import KillSwitch, SwitchState
 from broker.service.auth import Principal, bearer, require
 from broker.service.connections import Connection
+from broker.service.fleet import FleetAway
 from broker.service.routes import Reader, Via, problem_answers
+from broker.service.user_connections import UserConnections
 
 log = structlog.get_logger("broker.service.halt")
 
@@ -80,7 +83,7 @@ class Halting(Switch):
     under_way: list[str] = []
     #: by connection: the orders that were working, as they are after the request to cancel them
     cancelled: dict[str, list[dict[str, Any]]] = {}
-    #: by connection: why its orders couldn't be cancelled
+    #: by connection: why its orders couldn't be cancelled; accounts whose gateways don't run are among them
     not_cancelled: dict[str, str] = {}
 
 
@@ -109,7 +112,22 @@ async def halt(who: Operator, body: HaltBody, request: Request) -> Halting:
             except BrokerError as failure:
                 # One connection that is away mustn't keep the others' orders working.
                 answer.not_cancelled[name] = failure.message
+        await _cancel_of_users(request, answer)
     return answer
+
+
+async def _cancel_of_users(request: Request, answer: Halting) -> None:
+    users: UserConnections | None = request.app.state.user_connections
+    if users is None:
+        return
+    try:
+        async for name, done in users.cancel_all():
+            if isinstance(done, str):
+                answer.not_cancelled[name] = done
+            else:
+                answer.cancelled[name] = [asdict(order) for order in done]
+    except (FleetAway, SQLAlchemyError) as away:
+        answer.not_cancelled["users' accounts"] = f"nobody can say which there are: {type(away).__name__}"
 
 
 @switch.post("/resume", responses=problem_answers(400, 413))

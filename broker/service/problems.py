@@ -37,6 +37,7 @@ _STATUS: dict[type[errors.BrokerError], tuple[int, str]] = {
     errors.OrderOutcomeUnknown: (504, "The order was sent, and nobody knows what became of it"),
     errors.RateLimited: (429, "Too many requests"),
     errors.NotConnected: (503, "The broker can't be reached"),
+    errors.AccountNotRunning: (503, "The account's gateway isn't running"),
     errors.StandBy: (503, "Another instance holds the trading connection"),
     errors.NotAuthenticated: (503, "The broker's gateway isn't logged in"),
     errors.SecondFactorWaiting: (503, "The broker's gateway waits for the second factor"),
@@ -82,6 +83,8 @@ def broker_problem(error: errors.BrokerError, method: str = "POST") -> Response:
         status = 404
     if isinstance(error, errors.NotConnected):
         extra |= {"since": error.since.isoformat(), "doing": error.doing or None}
+    if isinstance(error, errors.AccountNotRunning):
+        extra |= {"account_status": error.account_status, "account_reason": error.account_reason or None}
     if isinstance(error, errors.LimitExceeded):
         extra |= {"limit": error.limit, "value": str(error.value), "allowed": str(error.allowed)}
     if isinstance(error, errors.Halted):

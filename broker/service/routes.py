@@ -18,11 +18,12 @@ from broker.models import (
     Order,
     Position,
 )
-from broker.service.auth import Principal, bearer, require
+from broker.service.auth import Forbidden, Principal, bearer, require
 from broker.service.connections import Connection
 from broker.service.database import why_not_ready
 from broker.service.problems import MEDIA_TYPE, problem
 from broker.service.schemas import AgedQuote, OrderBody
+from broker.service.user_connections import UnknownAccount, UserConnections
 from broker.validation import check_symbol, shown
 
 #: how long the database may take to answer a probe, in seconds
@@ -40,6 +41,8 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] | None = None
     since: str | None = None
     doing: str | None = None
+    account_status: str | None = None
+    account_reason: str | None = None
 
 
 class UnknownConnection(BrokerError):
@@ -68,16 +71,42 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": words[status], "content": content} for status in statuses}
 
 
-async def connection(request: Request, connection_id: Annotated[str, Path(max_length=64)]) -> Connection:
-    """The connection of the path. Raises `UnknownConnection`."""
-    found: dict[str, Connection] = request.app.state.connections
-    if connection_id not in found:
-        raise UnknownConnection(f"no connection has the id {shown(connection_id)}")
-    return found[connection_id]
-
-
 reader = require("user", "trader", "operator")
 trader = require("trader")
+
+
+async def connection_of(request: Request, connection_id: str, who: Principal) -> Connection:
+    """The connection of an id, if `who` may see it: `default`, or the gateway of a user's account.
+
+    Raises `UnknownConnection`, and what `UserConnections.find` raises.
+    """
+    found: dict[str, Connection] = request.app.state.connections
+    if connection_id in found:
+        return found[connection_id]
+    users: UserConnections | None = request.app.state.user_connections
+    if users is not None:
+        try:
+            return await users.find(connection_id, who)
+        except UnknownAccount:
+            pass
+    raise UnknownConnection(f"no connection has the id {shown(connection_id)}")
+
+
+async def connection(
+    request: Request,
+    who: Annotated[Principal, Depends(reader)],
+    connection_id: Annotated[str, Path(max_length=64)],
+) -> Connection:
+    """The connection of the path. Raises as `connection_of`, and `Forbidden`.
+
+    Only an account's own user does anything through its gateway; an operator may look, and verify it.
+    """
+    found = await connection_of(request, connection_id, who)
+    looking = request.method in ("GET", "HEAD") or request.scope["route"].path.endswith("/verification")
+    if not looking and found.owner not in ("", who.user):
+        raise Forbidden("only its own user trades through an account's gateway")
+    return found
+
 
 Reader = Annotated[Principal, Depends(reader)]
 Trader = Annotated[Principal, Depends(trader)]

@@ -50,6 +50,8 @@ class Rule:
     deliver: bool = False
     #: close the connection without an answer, or never answer
     hang: bool = False
+    #: pass the request on once `Portal.release` is called
+    hold: bool = False
 
 
 class Tap:
@@ -99,6 +101,10 @@ class Tap:
             await self._app(scope, again, send)
             return
         rule.times -= 1
+        if rule.hold:
+            await self.released.wait()
+            await self._app(scope, again, send)
+            return
         if rule.deliver:
             await self._app(scope, again, _nowhere)
         if rule.hang:
@@ -114,8 +120,8 @@ async def _nowhere(message: Any) -> None:
 class Portal:
     """The exchange, one user's gateway and the tap."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.folder, self._settings = folder, settings
+    def __init__(self, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), **settings: Any) -> None:
+        self.folder, self._address, self._settings = folder, address, settings
         self.url = ""
         self.ca_file = str(folder / "own.pem")
         self._loop = asyncio.new_event_loop()
@@ -143,8 +149,8 @@ class Portal:
         chosen = {"mode": "paper", "limits": False, **self._settings}
         self.gateway = Gateway(Settings(login=login, servers=f"unix:{folder / 'exchange'}", **chosen))
         self.tap = Tap(build_app(self.gateway))
-        self.listener = Endpoint(address=("127.0.0.1", 0)).open()
-        self.url = f"https://127.0.0.1:{self.listener[0].getsockname()[1]}"
+        self.listener = Endpoint(address=self._address).open()
+        self.url = f"https://{self._address[0]}:{self.listener[0].getsockname()[1]}"
         certificate = write_certificate(folder)
         await self._open.enter_async_context(Server(self.tap, self.listener, certificate).serving())
         self.ibeam = IBeam(self.gateway)
@@ -201,6 +207,14 @@ class Portal:
     def book(self, account: str = ACCOUNT) -> list[dict[str, Any]]:
         """Every order that the exchange accepted."""
         return list(self.admin("orders", account=account)["orders"])
+
+    def release(self) -> None:
+        """Let what rules hold go on."""
+
+        async def release() -> None:
+            self.tap.released.set()
+
+        self.call(release())
 
     def stop(self) -> None:
         async def end() -> None:

@@ -8,6 +8,7 @@ questions  what IBKR asks about an order, and which of it is confirmed
 answers    what the gateway's answers mean
 entry      orders on their way out: place, change, cancel
 book       orders and fills on their way in, to the journal and to listeners
+told       what listeners were told, where several processes share a gateway
 stream     the websocket that tells of them
 market     contracts, quotes, hours
 account    balances, positions, previews

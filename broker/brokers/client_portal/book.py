@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.brokers.client_portal.account import symbol_of
@@ -25,6 +25,7 @@ from broker.brokers.client_portal.answers import (
 )
 from broker.brokers.client_portal.pacing import Limits, SharedRead
 from broker.brokers.client_portal.session import Refused, Session
+from broker.brokers.client_portal.told import Told
 from broker.errors import BrokerError, DuplicateClientOrderId
 from broker.journal import Journal
 from broker.models import (
@@ -37,7 +38,7 @@ from broker.models import (
     OrderRequest,
     Status,
 )
-from broker.stream import EventStream, gap
+from broker.stream import gap
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ TRADE_DAYS = "7"
 NEWS_WAIT = 1.0
 #: how young a read status may be to be read again, in seconds
 FRESH = 0.25
+#: how long another process's conversation about an order may take
+CONVERSATION = timedelta(seconds=60)
 _ORDER_TYPES = {
     "MARKET": "market",
     "LIMIT": "limit",
@@ -60,8 +63,8 @@ _ORDER_TYPES = {
 class OrderBook:
     """The orders of one gateway's accounts."""
 
-    def __init__(self, session: Session, journal: Journal, events: EventStream, limits: Limits) -> None:
-        self._session, self._journal, self._events = session, journal, events
+    def __init__(self, session: Session, journal: Journal, told: Told, limits: Limits) -> None:
+        self._session, self._journal, self._told = session, journal, told
         self._changed = threading.Condition()
         self._taking = threading.Lock()
         self._read_at: dict[str, float] = {}
@@ -163,7 +166,8 @@ class OrderBook:
             entry = self._journal.get(account, leg.parent_id)
             # Without its parent's number a row may be anybody's; the call that sends the bracket
             # will tell, and nobody else takes it down before.
-            if entry.id in self.sending or (parent and entry.permanent_id in (None, parent)):
+            being_sent = self._being_sent(entry) or self._being_sent(leg)
+            if being_sent or (parent and entry.permanent_id in (None, parent)):
                 found.append(leg)
         return found
 
@@ -205,6 +209,7 @@ class OrderBook:
 
     def reconcile(self) -> None:
         """Bring the journal in line with IBKR after a connection. Nothing is ever sent from here."""
+        self._told.look(self._session.accounts)
         self._read_open()
         self.trades.get()
         for account in self._session.accounts:
@@ -220,7 +225,7 @@ class OrderBook:
             message = f"{change.symbol}: {change.qty_now:g} held, {change.qty_expected:g} explained by fills"
             log.warning("unexplained position: %s", message)
             event = OrderEvent(EventKind.UNEXPLAINED_POSITION, _now(), position=change, message=message)
-            self._events.publish(event)
+            self._told.publish(event)
 
     def _held(self, account: str) -> dict[str, float]:
         rows = self._session.portfolio(lambda w: w.get(f"portfolio2/{account}/positions"))
@@ -229,13 +234,14 @@ class OrderBook:
     def poll(self) -> None:
         """Read what may have changed while nothing tells of it by itself."""
         self._read_open()
-        if self._events.listened_to:
+        if self._told.listened_to:
             self.trades.get()
+            self._told.look(self._session.accounts)
 
     def _read_open(self) -> None:
         """Look up what the journal holds open: in the list, and one by one what the list doesn't show."""
         account_orders = [self._journal.unsettled(account) for account in self._session.accounts]
-        waiting = [order for orders in account_orders for order in orders if order.id not in self.sending]
+        waiting = [order for orders in account_orders for order in orders if not self._being_sent(order)]
         if not waiting:
             return
         listed = {str(row["orderId"]) for row in self.whole_orders()}
@@ -248,9 +254,17 @@ class OrderBook:
             elif not now.permanent_id:
                 self._give_up(now)
 
+    def _being_sent(self, order: Order) -> bool:
+        """Whether a call, here or in another process, may still have the conversation about an order."""
+        if order.id in self.sending:
+            return True
+        if not self._told.shared or order.status != Status.SENT or order.updated_at is None:
+            return False
+        return datetime.now(UTC) - datetime.fromisoformat(order.updated_at) < CONVERSATION
+
     def _give_up(self, order: Order) -> Order:
         """An order that IBKR shows nowhere is unknown: nothing was proved."""
-        if order.status == Status.SENT and order.id not in self.sending:
+        if order.status == Status.SENT and not self._being_sent(order):
             reason = "it was sent, and the broker shows no such order; that doesn't prove that there is none"
             log.error("order %s: outcome unknown: %s", order.id, reason)
             self._journal.mark_unknown(order.id, reason)
@@ -280,14 +294,7 @@ class OrderBook:
             after = self._journal.update(order.id, report)
         with self._changed:
             self._changed.notify_all()
-        if (before.status, before.filled_qty, before.qty, before.limit_price, before.stop_price) != (
-            after.status,
-            after.filled_qty,
-            after.qty,
-            after.limit_price,
-            after.stop_price,
-        ):
-            self._events.publish(OrderEvent(EventKind.STATUS, _now(), order=after))
+        self._told.order(before, after)
         return after
 
     def take_order(self, row: Json) -> None:
@@ -350,7 +357,7 @@ class OrderBook:
             # It was changed at IBKR since it was adopted, under a number that the journal lost.
             log.warning("IBKR's order %s is in the journal with another body", row["orderId"])
             return
-        self._events.publish(OrderEvent(EventKind.STATUS, _now(), order=order))
+        self._told.order(None, order)
 
     def take_trade(self, row: Json) -> None:
         """A row of /iserver/account/trades or the websocket's `str`.
@@ -382,14 +389,13 @@ class OrderBook:
         execution, _, revision = fill.id.rpartition(".")
         counted = int(revision) if revision.isdigit() else 0
         news = self._journal.fills.record(fill, execution=execution or fill.id, revision=counted)
-        if news is not None:
-            self._events.publish(OrderEvent(EventKind.FILL, _now(), fill=news))
-            if order is not None and not order.permanent_id and row.get("order_id"):
-                self.note(order, OrderReport(order.status, permanent_id=str(row["order_id"])))
+        self._told.fill(fill, news)
+        if news is not None and order is not None and not order.permanent_id and row.get("order_id"):
+            self.note(order, OrderReport(order.status, permanent_id=str(row["order_id"])))
 
     def missed(self, message: str) -> None:
         """Tell listeners that events may be missing."""
-        self._events.publish(gap(message))
+        self._told.publish(gap(message))
 
     def from_stream(self, take: Any, rows: Any) -> None:
         """Rows of the websocket. One that can't be taken down costs the others nothing."""

@@ -15,6 +15,7 @@ from broker.brokers.client_portal.questions import Policy
 from broker.brokers.client_portal.session import Session, check_mode
 from broker.brokers.client_portal.stream import Watcher
 from broker.brokers.client_portal.tls import Pin, check_url, context_for
+from broker.brokers.client_portal.told import Told
 from broker.brokers.client_portal.wire import OrderWire, Wire
 from broker.brokers.link import State, unconnected
 from broker.errors import (
@@ -83,6 +84,7 @@ class Connection(BaseBroker):
         trading_mode: str = "",
         confirm: frozenset[str] | None = None,
         take_over: bool = False,
+        shared: bool = False,
         timeout: float = 15.0,
         heartbeat: float = 60.0,
         limits: Limits | None = None,
@@ -94,7 +96,8 @@ class Connection(BaseBroker):
         `pin`: the one certificate that it may show, in place of `ca_file`.
 
         `confirm`: ids of the questions that are confirmed (see `questions`); `take_over`: take the session
-        from another login of the user; `timeout` and `heartbeat` in seconds. Raises `ConfigurationError`.
+        from another login of the user; `shared`: other processes use this gateway, too, with the same
+        journal; `timeout` and `heartbeat` in seconds. Raises `ConfigurationError`.
         """
         check_url(url)
         self._context = context_for(ca_file, pin)
@@ -103,7 +106,7 @@ class Connection(BaseBroker):
         self._url = base if base.endswith(BASE_PATH) else base + BASE_PATH
         self._journal, self._token = journal, token
         self._account, self._trading_mode = account, trading_mode
-        self._policy, self._take_over = Policy(confirm), take_over
+        self._policy, self._take_over, self._shared = Policy(confirm), take_over, shared
         self._timeout, self._heartbeat = timeout, heartbeat
         self._limits, self._websocket, self._guard = limits or Limits(), websocket, guard
         self._events = EventStream("ibeam-events")
@@ -127,7 +130,8 @@ class Connection(BaseBroker):
                 heartbeat=self._heartbeat,
                 take_over=self._take_over,
             )
-            book = OrderBook(session, self._journal, self._events, self._limits)
+            told = Told(self._journal, self._events, shared=self._shared)
+            book = OrderBook(session, self._journal, told, self._limits)
             entry = OrderEntry(session, book, self._policy)
             watcher = Watcher(session, book, websocket=self._websocket)
             self._parts = Running(session, book, entry, watcher)
