@@ -94,6 +94,14 @@ def _fleet(settings: Settings) -> Iterator[Problem]:
             "is missing: the local cloud's services have no names; its first one is at "
             "http://127.20.191.2:8080",
         )
+    if not settings.api.public and fleet.service_url is None:
+        yield Problem(
+            "ibkr:api.public",
+            "false",
+            "droplets enrol at the service without a Google identity: make it public (the app itself asks "
+            "for tokens), or let ibkr:fleet.serviceUrl name a way in for them",
+            because=("ibkr:fleet.enabled",),
+        )
     for name, value in (("serviceUrl", fleet.service_url), ("digitaloceanApi", fleet.digitalocean_api)):
         if value is None:
             continue

@@ -19,7 +19,7 @@ KEY_FILE = "/secrets/fleet/key"
 
 @dataclass(frozen=True, slots=True)
 class FleetService:
-    """What is added to the service. `files` are secrets by the path that they are mounted at."""
+    """What is added to the service. `url` is its own; `files` are secrets by the path of their mount."""
 
     url: pulumi.Input[str]
     scheduler: gcp.serviceaccount.Account
@@ -42,10 +42,11 @@ def declare_fleet_service(
         display_name="ibkr: the schedule of the fleet's passes",
         opts=foundation.after("iam"),
     )
-    url = service_url(settings)
+    url = own_url(settings)
     environment: dict[str, pulumi.Input[str]] = {
         "FLEET_ENABLED": "true",
-        "FLEET_SERVICE_URL": url,
+        # Where droplets enrol: the service itself, or what stands before it.
+        "FLEET_SERVICE_URL": fleet.service_url.rstrip("/") if fleet.service_url else url,
         "FLEET_CLIENT_ADDRESS": client_address,
         "FLEET_IBEAM_IMAGE": ibeam.container,
         "FLEET_ACCOUNTS_PER_USER": str(fleet.accounts_per_user),
@@ -103,15 +104,16 @@ def schedule_passes(
     )
 
 
-def service_url(settings: Settings) -> pulumi.Input[str]:
-    """Where droplets find the service, known before it is made.
+def own_url(settings: Settings) -> pulumi.Input[str]:
+    """The service's own address, known before it is made.
 
     The service gets it as a variable, so it can't come from the service's own resource: that would be a
     circle. Cloud Run's deterministic URL is made of the service's name, the project's number and the region
-    (cloud.google.com/run/docs/triggering/https-request#deterministic), and the number is asked for.
+    (cloud.google.com/run/docs/triggering/https-request#deterministic), and the number is asked for. The local
+    cloud's services have no names, so there the configuration says it.
     """
-    if settings.fleet.service_url is not None:
-        return settings.fleet.service_url.rstrip("/")
+    if settings.local:
+        return str(settings.fleet.service_url).rstrip("/")
     # Its module by name: the package would be searched for it, module by module (components.sdk).
     from pulumi_gcp.organizations.get_project import get_project_output
 

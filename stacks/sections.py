@@ -262,7 +262,7 @@ class Fleet(Section):
     connects_per_hour: Annotated[int, Field(ge=1, le=10000)] = 10
     # How often Cloud Scheduler has a pass run, in minutes; the service runs its own besides.
     reconcile_minutes: Annotated[int, Field(ge=1, le=30)] = 5
-    # Where droplets enrol, if not at Cloud Run's own address: behind a domain, or in the local cloud.
+    # Where droplets enrol: what stands before the service, or its own address in the local cloud.
     service_url: Url | None = None
     digitalocean_api: Url | None = None  # other than DigitalOcean's own
 

@@ -39,6 +39,7 @@ FLEET = {
     "ibkr:fleet.enabled": True,
     "ibkr:ibeam.holdCredentials": True,
     "ibkr:api.public": False,
+    "ibkr:fleet.serviceUrl": "https://api.trader.test/",
 }
 # Variant -> the shipped stack that it starts from, and what it changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -53,12 +53,12 @@ def test_the_service_understands_what_it_is_told(stack: str, request: pytest.Fix
     assert told.droplets.demo_size == "s-1vcpu-512mb-10gb"
 
 
-def test_droplets_enrol_where_cloud_run_will_serve(staging: Plan) -> None:
-    told = environment(staging)
-    assert told["FLEET_SERVICE_URL"] == told["SCHEDULER_AUDIENCE"] == URL
+def test_droplets_enrol_where_cloud_run_will_serve_or_at_what_stands_before_it(staging: Plan) -> None:
+    assert environment(staging)["FLEET_SERVICE_URL"] == "https://api.trader.test"
+    changes = {"ibkr:fleet.serviceUrl": None, "ibkr:api.public": True}
+    public = plan_of(settings_of("staging", {**FLEET, **changes}))
+    assert environment(public)["FLEET_SERVICE_URL"] == URL
     assert deterministic_url("ibkr-api", "123456789", "us-west1") == URL
-    own = plan_of(settings_of("staging", {**FLEET, "ibkr:fleet.serviceUrl": "https://api.trader.test/"}))
-    assert environment(own)["FLEET_SERVICE_URL"] == "https://api.trader.test"
 
 
 def test_googles_scheduler_is_the_services_default_and_the_local_one_is_told(

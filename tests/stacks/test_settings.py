@@ -320,6 +320,7 @@ def test_numbers_and_switches_may_be_written_as_text() -> None:
         ({"ibkr:ibeam.container": "voyz/ibeam:0.5.12"}, "a tag may mean another image tomorrow"),
         ({"ibkr:fleet.serviceUrl": "http://api.trader.test"}, "would carry tokens in clear"),
         ({"ibkr:fleet.digitaloceanApi": "http://proxy:8080"}, "would carry tokens in clear"),
+        ({"ibkr:fleet.serviceUrl": None}, "ibkr:api.public = false: droplets enrol at the service"),
         ({"ibkr:ibeam.image": "182556282"}, "ibkr:fleet.image = 182556282: is a private snapshot"),
     ],
 )
