@@ -126,6 +126,15 @@ class TlsAgents:
         except OSError as error:
             raise AgentUnreachable(type(error).__name__) from None
 
+    def holds_login(self, address: str) -> bool:
+        """See Agents."""
+        try:
+            shown = Endpoint(address, self.certificate(address))
+            status, _kind, answer = self._call(shown, "GET", "/agent/health")
+        except (AgentUnreachable, CertificateChanged):
+            return False
+        return status == 200 and isinstance(answer, dict) and answer.get("has_credentials") is True
+
     def push(self, endpoint: Endpoint, account_id: str, login: Login, sequence: int, now: int) -> None:
         """See Agents."""
         message = {

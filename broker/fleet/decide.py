@@ -105,7 +105,8 @@ class Patience:
 @dataclass(frozen=True, slots=True)
 class View:
     """All that a decision goes by. `rests`: why a policy wants no droplet now (`resting`,
-    `idle`); empty if it doesn't, or orders work."""
+    `idle`); empty if it doesn't, or orders work. `holds_login`: the droplet isn't known to have enrolled, and
+    has credentials all the same."""
 
     account: Account
     now: datetime
@@ -114,6 +115,7 @@ class View:
     tombstones: Collection[int] = ()
     probe: Probe | None = None
     rests: str = ""
+    holds_login: bool = False
     patience: Patience = field(default_factory=Patience)
 
     def age(self, moment: datetime | None) -> float:
@@ -260,6 +262,9 @@ def _await_enrolment(view: View, kept: Droplet, remove: tuple[tuple[int, str], .
     account = view.account
     if view.age(account.create_started_at) < view.patience.enrol:
         return Decision(Do.NOTHING, State.INITIALIZING, "enrolling", kept.id, remove)
+    if view.holds_login:
+        # Nobody else pushes any, so this database was restored from a time before.
+        return Decision(Do.NOTHING, State.ERROR, "unknown_droplet", kept.id, remove)
     never = (kept.id, NEVER_ENROLLED)
     return Decision(Do.NOTHING, State.PROVISIONING, "creating", kept.id, (*remove, never))
 

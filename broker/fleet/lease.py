@@ -9,12 +9,13 @@ from collections.abc import Callable
 from sqlalchemy import Engine, text
 
 _TAKE = text("""
+    with former as (select expires_at from fleet_lease where name = :name)
     insert into fleet_lease as held (name, holder, expires_at)
     values (:name, :holder, clock_timestamp() + :ttl * interval '1 second')
     on conflict (name) do update
        set holder = excluded.holder, expires_at = clock_timestamp() + :ttl * interval '1 second'
      where held.holder = excluded.holder or held.expires_at <= clock_timestamp()
-    returning 1
+    returning (select extract(epoch from clock_timestamp() - expires_at) from former)
 """)
 
 _RENEW = text("""
@@ -33,12 +34,15 @@ class FleetLease:
         self._values = {"name": name, "holder": secrets.token_hex(8), "ttl": seconds}
         self._seconds = seconds
         self._until = 0.0
+        #: how long nobody had had it when it was taken last, in seconds
+        self.unattended = 0.0
 
     def take(self, clock: Callable[[], float] = time.monotonic) -> bool:
         """Takes a free lease or renews ours."""
         began = clock()
         with self._engine.begin() as db:
             row = db.execute(_TAKE, self._values).first()
+        self.unattended = max(0.0, float(row[0])) if row is not None and row[0] is not None else 0.0
         self._until = began + 0.8 * self._seconds if row is not None else 0.0
         return row is not None
 

@@ -100,6 +100,16 @@ class PassRows(Rows):
                     {"ids": ids},
                 )
 
+    def begin_idleness_anew(self) -> None:
+        """Accounts with a droplet that hibernate when they are idle count as used just now."""
+        with self._engine.begin() as db:
+            db.execute(
+                text(
+                    "update broker_accounts set last_used_at = clock_timestamp()"
+                    " where policy like 'idle:%' and do_droplet_id is not null"
+                )
+            )
+
     def quarantine(self, droplets: Iterable[Droplet]) -> list[Droplet]:
         """Notes unknown droplets; those that weren't noted before."""
         new = []

@@ -35,6 +35,10 @@ from broker.fleet.vault import VaultError
 __all__ = ["Alarm", "FleetSettings", "Pass", "Reconciler"]
 
 log = logging.getLogger(__name__)
+
+_UNATTENDED = 3600
+"""Seconds without passes after which what an account was used for last says nothing: nobody could use it, or
+the database was restored from a backup."""
 T = TypeVar("T")
 
 
@@ -68,6 +72,8 @@ class Reconciler:
         with self._running:
             if not self._parts.lease.take():
                 return None
+            if self._parts.lease.unattended > _UNATTENDED:
+                self._parts.repository.begin_idleness_anew()
             told = _OnePass(self._parts, priority, self._last_pass).run()
             if not told.problem:
                 self._last_pass = told.began
@@ -185,11 +191,15 @@ class _OnePass:
     def _looked_at(self, view: View) -> View:
         """With the probe's answer, for what is up and enrolled; nothing else costs a connection."""
         account = view.account
-        up = any(d.id == account.do_droplet_id and d.status == "active" and d.address for d in view.known)
+        address = next(
+            (d.address for d in view.known if d.id == account.do_droplet_id and d.status == "active"), ""
+        )
+        up = bool(address)
         enrolled = up and account.certificate_droplet_id == account.do_droplet_id is not None
         why = policies.rests(account, self._work.now) if account.wanted == Wanted.RUNNING else ""
         if account.wanted != Wanted.RUNNING or not enrolled or account.do_droplet_id in view.tombstones:
-            return replace(view, rests=why)
+            late = up and not enrolled and view.age(account.create_started_at) >= view.patience.enrol
+            return replace(view, rests=why, holds_login=late and self._agents.holds_login(address))
         try:
             endpoint = self._work.endpoint(account)
         except (VaultError, Conflict):

@@ -222,6 +222,10 @@ class World:
                     return machine.certificate
             raise AgentUnreachable
 
+    def holds_login(self, address: str) -> bool:
+        with self._lock:
+            return any(m.credentials for m in self.machines.values() if m.droplet.address == address)
+
     def push(self, endpoint: Endpoint, account_id: str, login: Login, sequence: int, now: int) -> None:
         with self._lock:
             self._call("push")
@@ -352,7 +356,7 @@ def token_of(user_data: str) -> str:
 class Fleet:
     """The real reconciler on a real database over a world, with people to alarm."""
 
-    def __init__(self, engine: Engine, vault: Vault, world: Any = None) -> None:
+    def __init__(self, engine: Engine, vault: Vault, world: Any = None, stack: str = "test") -> None:
         self.engine, self.vault = engine, vault
         self.world: Any = world or World()
         self.keys = FleetKeys(engine, vault)
@@ -361,7 +365,7 @@ class Fleet:
         self.alarms: list[tuple[str, str]] = []
         self.effects = Effects()
         self.settings = FleetSettings(
-            "test",
+            stack,
             "https://service.example",
             self.keys.push_key,
             DropletSettings("203.0.113.9"),
@@ -371,12 +375,17 @@ class Fleet:
         self.world.may_delete = self._has_tombstone
         self.start()
 
+    @classmethod
+    def over(cls, former: Fleet) -> Fleet:
+        """Another service over the same database and world, that remembers nothing."""
+        return cls(former.engine, former.vault, former.world, former.settings.stack)
+
     def start(self, lease_seconds: float = 60.0) -> Reconciler:
         """A new process: nothing but the database and the world is left of the former."""
         with self.engine.begin() as db:  # the former's lease has run out
             db.execute(text("update fleet_lease set expires_at = clock_timestamp()"))
         self.effects = Effects()
-        self.lease = FleetLease(self.engine, "test", lease_seconds)
+        self.lease = FleetLease(self.engine, self.settings.stack, lease_seconds)
         self.reconciler = self.make(self.effects, self.lease)
         self.enroller = Enroller(
             self.repository, self.world, self.world, lambda kind, said: self.alarms.append((kind, said))

@@ -9,6 +9,8 @@ connection is opened: importing pydo and making its client takes seconds.
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import json
 import os
 import signal
@@ -30,7 +32,7 @@ from broker.fleet.digitalocean import Budget, PydoDroplets
 from broker.fleet.enrolment import Enroller, EnrolmentLater, EnrolmentRefused
 from broker.fleet.keys import FleetKeys
 from broker.fleet.reconciler import FleetSettings, Reconciler
-from broker.fleet.repository import FleetLease, Repository
+from broker.fleet.repository import AlreadyConnected, FleetLease, Repository
 from broker.fleet.spec import DropletSettings
 from broker.fleet.vault import LocalKeyWrapper, Vault
 from broker.service.database import make_engine
@@ -55,7 +57,8 @@ class Order:
     signal: str = "SIGKILL"
     passes: int = 40
     lease_seconds: float = 60.0
-    stack: str = "test"
+    #: gives the lease away after each pass, so that another process has the next one
+    release: bool = False
     #: seconds that this process's clock is ahead
     clock: float = 0.0
 
@@ -63,7 +66,8 @@ class Order:
 def act(repository: Repository, account_id: str, action: str) -> None:
     """What a user asks for."""
     if action == "connect":
-        repository.connect("ada", "demo", account_id, "secret", "ada")
+        with contextlib.suppress(AlreadyConnected):
+            repository.connect("ada", "demo", account_id, "secret", "ada")
         return
     account = repository.get(account_id)
     assert account is not None
@@ -88,19 +92,35 @@ def enrol_who_asks(enroller: Enroller, home: Path) -> None:
             asking.with_name(ASKED).touch()
 
 
+def set_clock(ahead: float) -> None:
+    """This process's clock is so many seconds ahead from now on, as far as the fleet could read it."""
+    real = time.time
+
+    class Shifted(dt.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return super().now(tz) + dt.timedelta(seconds=ahead)
+
+    time.time = lambda: real() + ahead
+    for name, module in list(sys.modules.items()):
+        if name.startswith("broker.") and getattr(module, "datetime", None) is dt.datetime:
+            module.datetime = Shifted  # type: ignore[attr-defined]
+
+
 def run(order: Order, client: PydoDroplets) -> None:
-    engine = make_engine(order.database)
+    set_clock(order.clock)
+    engine = make_engine(order.database, 2)  # whoever freezes is cut off soon
     vault = Vault(LocalKeyWrapper({"k1": b"1" * 32}))
     keys = FleetKeys(engine, vault)
     repository = Repository(engine, vault, keys)
     agents = TlsAgents(keys.sign, port=order.port)
     settings = FleetSettings(
-        order.stack, "https://service.example", keys.push_key, DropletSettings("203.0.113.9"),
+        "test", "https://service.example", keys.push_key, DropletSettings("203.0.113.9"),
         probes=2, steps=1,
     )  # fmt: skip
     alarm = lambda _kind, _text: None  # noqa: E731 - nobody to tell
     enroller = Enroller(repository, client, agents, alarm)
-    lease = FleetLease(engine, order.stack, order.lease_seconds)
+    lease = FleetLease(engine, "test", order.lease_seconds)
     reconciler = Reconciler(settings, repository, client, agents, lease, alarm)
     with Path(order.home, "points").open("w") as points:
 
@@ -112,6 +132,8 @@ def run(order: Order, client: PydoDroplets) -> None:
         act(repository, order.account, order.action)
         for _ in range(order.passes):
             reconciler.run_pass()
+            if order.release:
+                lease.release()
             enrol_who_asks(enroller, Path(order.home))
             if order.until[0] and status_of(repository, order) == order.until:
                 return

@@ -258,6 +258,12 @@ def test_one_that_never_enrolled_is_removed_with_that_reason():
     assert found.remove == ((7, NEVER_ENROLLED),)
 
 
+def test_one_that_never_enrolled_as_far_as_is_known_and_has_a_login_is_left_alone():
+    late = with_droplet(certificate_droplet_id=None, create_started_at=ago(1801))
+    found = decide(View(late, NOW, [droplet()], holds_login=True))
+    assert (found.do, found.status, found.reason, found.remove) == ("nothing", "error", "unknown_droplet", ())
+
+
 def test_one_whose_create_broke_down_isnt_waited_for_for_ever():
     found = see(account(do_droplet_id=7, create_started_at=ago(1801)), droplet(7, "new"))
     assert found.remove == ((7, NEVER_ENROLLED),)
