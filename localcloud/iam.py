@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 SECRET_ACCESS = "secretmanager.versions.access"  # noqa: S105 -- a permission's name
 INVOKE = "run.routes.invoke"
+WRITE_METRICS = "monitoring.timeSeries.create"
 
 # Of Google's predefined roles, those that hold a permission checked here
 # (docs.cloud.google.com/iam/docs/roles-permissions).
 _ROLES_WITH: dict[str, frozenset[str]] = {
     SECRET_ACCESS: frozenset(
         {"roles/secretmanager.secretAccessor", "roles/secretmanager.admin", "roles/owner"}
+    ),
+    WRITE_METRICS: frozenset(
+        {"roles/monitoring.metricWriter", "roles/monitoring.editor", "roles/owner", "roles/editor"}
     ),
     INVOKE: frozenset(
         {"roles/run.invoker", "roles/run.admin", "roles/run.servicesInvoker", "roles/owner", "roles/editor"}
@@ -66,6 +70,12 @@ def may_access_secret(store: Store, email: str, secret: str) -> bool:
     return _granted(store, on_secret, member, SECRET_ACCESS) or _granted(
         store, iter(store.all("gcp:projects/iAMMember:IAMMember")), member, SECRET_ACCESS
     )
+
+
+def may_write_metrics(store: Store, email: str) -> bool:
+    """Whether a service account may write time series: granted on the project."""
+    on_project = iter(store.all("gcp:projects/iAMMember:IAMMember"))
+    return _granted(store, on_project, f"serviceAccount:{email}", WRITE_METRICS)
 
 
 def is_public(store: Store, service: str) -> bool:

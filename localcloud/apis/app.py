@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from localcloud.apis import alpaca, digitalocean, metadata, oidc, run, secretmanager
+from localcloud.apis import alpaca, digitalocean, metadata, monitoring, oidc, run, secretmanager
 from localcloud.cloud import API_PORT, CloudError
 from localcloud.websocket import WebSocketProtocol
 
@@ -35,6 +35,7 @@ def application(cloud: Cloud) -> Starlette:
             Mount("/computeMetadata", routes=metadata.routes(cloud)),
             Mount("/droplet", routes=metadata.droplet_routes(cloud)),
             Mount("/secretmanager", routes=secretmanager.routes(cloud)),
+            Mount("/monitoring", routes=monitoring.routes(cloud)),
             Mount("/run", routes=run.routes(cloud)),
             Mount("/oidc", routes=oidc.routes(cloud)),
             Mount("/digitalocean", routes=digitalocean.routes(cloud)),

@@ -36,7 +36,7 @@ def read_dockerfile(text: str) -> ImageConfig:
     stages: dict[str, ImageConfig] = {}
     arguments: dict[str, str] = {}
     stage: ImageConfig | None = None
-    for keyword, rest in _instructions(text):
+    for keyword, rest in instructions(text):
         if keyword == "FROM":
             words = [word for word in rest.split() if not word.startswith("--")]
             stage = copy.deepcopy(stages.get(words[0], ImageConfig()))
@@ -64,7 +64,7 @@ def _apply(stage: ImageConfig, keyword: str, rest: str, arguments: dict[str, str
         stage.command = _argv(rest)
 
 
-def _instructions(text: str) -> Iterator[tuple[str, str]]:
+def instructions(text: str) -> Iterator[tuple[str, str]]:
     """Keyword and argument of each instruction, with continued lines joined."""
     pending = ""
     for line in text.splitlines():

@@ -106,6 +106,7 @@ class MachineHost:
         else:
             found["GCE_METADATA_HOST"] = settings.api_url.removeprefix("http://")
             found["SECRET_MANAGER_ENDPOINT"] = f"{settings.api_url}/secretmanager"
+            found["MONITORING_ENDPOINT"] = f"{settings.api_url}/monitoring"
         return found
 
 

@@ -177,6 +177,11 @@ def iptables(machine: GuestMachine, call: Call) -> Outcome:
     return Done()
 
 
+def journalctl(machine: GuestMachine, call: Call) -> Outcome:
+    """journalctl: there is no journal, what units say goes to the machine's log."""
+    return Done()
+
+
 def nothing_to_do(machine: GuestMachine, call: Call) -> Outcome:
     """A command whose effect can't be seen from outside a machine of the local cloud."""
     machine.host.log(f"{call.name}: skipped: the local cloud's machines have nothing to do for it")
@@ -195,6 +200,7 @@ BY_NAME: dict[str, StandIn] = {
     "install": install,
     "ip6tables": iptables,
     "iptables": iptables,
+    "journalctl": journalctl,
     "mkfs.ext4": mkfs,
     "mount": mount,
     "mountpoint": mountpoint,

@@ -39,14 +39,33 @@ async def _do(units: Units, verb: str, names: list[str], options: set[str]) -> t
     elif verb in ("daemon-reload", "daemon-reexec"):
         units.reload()
     else:
-        return _ask(units, verb, names)
+        return _ask(units, verb, names, options)
     return 0, ""
 
 
-def _ask(units: Units, verb: str, names: list[str]) -> tuple[int, str]:
+def _show(units: Units, name: str, options: set[str]) -> str:
+    """Properties of a unit, as far as machines of ours ask for them."""
+    described = units.status().get(name, {})
+    known = {
+        "ActiveState": units.state(name),
+        "SubState": described.get("sub", "dead"),
+        "MainPID": described.get("pid", 0),
+        "NRestarts": described.get("restarts", 0),
+        "InvocationID": "",  # there is no journal that it would be looked up in
+    }
+    wanted = [option.removeprefix("--property=") for option in options if option.startswith("--property=")]
+    chosen = {key: known.get(key, "") for key in ",".join(wanted).split(",")}
+    if "--value" in options:
+        return "\n".join(str(value) for value in chosen.values())
+    return "\n".join(f"{key}={value}" for key, value in chosen.items())
+
+
+def _ask(units: Units, verb: str, names: list[str], options: set[str]) -> tuple[int, str]:
     if verb in ("is-active", "status"):
         states = [units.state(name) for name in names]
         return (0 if all(state == "active" for state in states) else 3), "\n".join(states)
+    if verb == "show" and len(names) == 1:
+        return 0, _show(units, full_name(names[0]), options)
     if verb == "is-enabled":
         enabled = units.enabled()
         all_enabled = all(full_name(name) in enabled for name in names)

@@ -27,6 +27,10 @@ class Exchange:
     ) -> None:
         await self._server.__aexit__(kind, error, trace)
 
+    def admin(self) -> Admin:
+        """The exchange's administration."""
+        return Admin(self._admin)
+
     async def add_user(self, name: str, password: str, mode: str = "paper") -> None:
         async with Admin(self._admin) as admin:
             await admin.add_user(name, password, mode=mode)

@@ -36,21 +36,29 @@ class GoogleStandIn:
     def environment(self) -> dict[str, str]:
         """What a machine's environment says of it."""
         host = f"127.0.0.1:{self._server.server_port}"
-        return {"GCE_METADATA_HOST": host, "SECRET_MANAGER_ENDPOINT": f"http://{host}/secretmanager"}
+        return {
+            "GCE_METADATA_HOST": host,
+            "SECRET_MANAGER_ENDPOINT": f"http://{host}/secretmanager",
+            "MONITORING_ENDPOINT": f"http://{host}/monitoring",
+        }
 
     def keep_login(self, version: str, username: str, password: str) -> None:
         """Makes a secret version hold a login."""
         self.secrets[version] = json.dumps({"username": username, "password": password}).encode()
 
-    def answer(self, path: str, headers: Any) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, headers: Any) -> tuple[int, Any]:
         """What a request gets."""
         self.requests.append(path)
         if path.startswith("/computeMetadata/"):
             if headers.get("Metadata-Flavor") != "Google":
                 return 403, {}
+            if not path.endswith("/token"):
+                return 200, path.rpartition("/")[2]  # an id, a zone: whatever is asked for
             return 200, {"access_token": TOKEN, "expires_in": 3599, "token_type": "Bearer"}
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"error": {"message": "Request had invalid authentication credentials."}}
+        if path.startswith("/monitoring/"):
+            return 200, {}
         if self.refusals:
             status, message = self.refusals.pop(0)
             return status, {"error": {"message": message}}
@@ -66,11 +74,15 @@ class GoogleStandIn:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, body = google.answer(self.path, self.headers)
-                content = json.dumps(body).encode()
+                content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
 
             def log_message(self, *_: object) -> None:
                 """Quiet."""

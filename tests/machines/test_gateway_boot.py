@@ -87,7 +87,7 @@ async def test_it_logs_in_with_the_secrets_password_whatever_it_holds(vm: Vm, ex
     assert (await exchange.user("ib user"))["logged_in"]
     assert list(vm.host.ports) == [4002], "only the proxy's port faces the VPC"
     assert int(await handshake(vm.host.ports[4002])) >= 100
-    assert vm.guest.status()["failed"] == []
+    assert vm.guest.status()["failed"] == [], vm.host.text
 
 
 async def test_a_live_gateway_faces_the_vpc_on_the_live_port(vm: Vm, exchange: Exchange) -> None:
@@ -211,7 +211,8 @@ async def test_a_gateway_that_dies_is_waited_for_before_it_is_started_again(
     await exchange.add_user("ib user", PASSWORD)
     await vm.boot()
     await vm.host.until_said(LOGGED_IN)
-    vm.host.processes[-1].kill()
+    gateway = next(n for n, words in enumerate(vm.host.spawned) if "localcloud.gateways.tws" in words)
+    vm.host.processes[gateway].kill()
     await vm.host.until_said("ibkr-gateway.service: restart in 30 s")
     assert vm.guest.status()["units"]["ibkr-gateway.service"]["sub"] == "auto-restart"
     assert vm.state("ibkr-gateway-proxy.service") == "active"

@@ -1,6 +1,6 @@
-"""This machine's access token, as its service account.
+"""What the metadata server says: this machine's access token, as its service account, and who it is.
 
-Imported by render-config; run as a program it prints the HTTP header that carries the token.
+Imported by render-config and health; run as a program it prints the HTTP header that carries the token.
 """
 
 import json
@@ -8,16 +8,20 @@ import os
 import urllib.request
 
 METADATA_HOST = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
-TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"  # noqa: S105 - an address
+TOKEN_PATH = "instance/service-accounts/default/token"  # noqa: S105 - an address
+
+
+def metadata(path, timeout=10):
+    """An entry of the machine's metadata. Raises OSError."""
+    address = f"http://{METADATA_HOST}/computeMetadata/v1/{path}"
+    request = urllib.request.Request(address, headers={"Metadata-Flavor": "Google"})
+    with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - http, as set above
+        return response.read().decode()
 
 
 def access_token(timeout=10):
     """A token for Google's APIs, within the scopes of the machine. Raises OSError or ValueError."""
-    request = urllib.request.Request(
-        "http://" + METADATA_HOST + TOKEN_PATH, headers={"Metadata-Flavor": "Google"}
-    )
-    with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - http, set above
-        return json.load(response)["access_token"]
+    return json.loads(metadata(TOKEN_PATH, timeout))["access_token"]
 
 
 if __name__ == "__main__":
