@@ -56,7 +56,14 @@ class Steps:
             self._work.told.moving += not rests or bool(decision.remove) or decision.status in _ON_THE_WAY
             self._work.told.moving += rests and decision.reason in ("stopping", "deleting")
         try:
-            account = self._remove(view.account, decision)
+            account = view.account
+            if view.rests and decision.remove and account.status == State.RUNNING:
+                # A use writes a new version, and from here on there are none: one since this pass began is
+                # a Conflict here, before the droplet is lost.
+                account = self._work.change(
+                    account, status=decision.status, status_reason=decision.reason, status_detail=""
+                )
+            account = self._remove(account, decision)
             self._carry_out(account, view, decision)
         except (Conflict, LeaseLost, Locked):
             return  # the next pass sees what has become of it

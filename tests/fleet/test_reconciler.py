@@ -583,6 +583,22 @@ def test_hours_and_idleness_hibernate_and_orders_prevent_it(fleet, running):
     assert fleet.status(running) == ("running", "")
 
 
+def test_a_use_while_a_pass_looks_keeps_the_droplet(fleet, running, monkeypatch):
+    """An order that leaves right after the gateway was asked for working orders mustn't lose its gateway."""
+    fleet.repository.change(fleet.of(running), policy="idle:30")
+    fleet.passes(2)
+    fleet.advance(minutes=31)
+
+    def looked(_endpoint):
+        fleet.repository.touch(running)
+        return False
+
+    monkeypatch.setattr(fleet.world, "working_orders", looked)
+    fleet.pass_()
+    assert fleet.status(running) == ("running", "")
+    assert set(fleet.world.machines) == {101}
+
+
 def test_the_history_tells_all_that_happened(fleet, running):
     fleet.repository.want(fleet.of(running), Wanted.STOPPED, "ada")
     fleet.passes(3)
