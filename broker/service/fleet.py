@@ -105,6 +105,7 @@ class Fleet:
         self._engine = engine
         self._alerts = alerts
         self._parts: _Parts | None = None
+        self._stopped = False
         self._why = FleetAway("the fleet is being opened", datetime.now(UTC))
         self._opening: asyncio.Task[None] | None = None
         # Two kinds of threads: calls of the database are short, droplets may not answer for half a minute.
@@ -175,6 +176,8 @@ class Fleet:
                 await self._opening
         if self._parts is not None:
             await asyncio.to_thread(self._end, self._parts)
+        self._stopped = True
+        self._parts, self._why = None, FleetAway("this instance is shutting down", datetime.now(UTC))
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
 
@@ -241,6 +244,8 @@ class Fleet:
     async def _in(
         self, threads: ThreadPoolExecutor, work: Callable[[Unpack[_Given]], _T], *given: *_Given
     ) -> _T:
+        if self._stopped:
+            raise FleetAway(self._why.reason, self._why.since)
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(work, *given))
 
@@ -257,8 +262,8 @@ class Fleet:
         moved = bool(told.moving or (self.last_pass and self.last_pass.moving))
         self.last_pass, self.last_pass_at = told, datetime.now(UTC)
         self.statuses.clear()
-        if moved:
-            self._opened.wakes.tell(PASSED)
+        if moved and self._parts is not None:
+            self._parts.wakes.tell(PASSED)
 
     def pass_now(self) -> Pass | None:
         """A pass, as the scheduler asks for it; None if another instance runs them. Blocking."""

@@ -84,7 +84,7 @@ class Scheduler:
 
 async def scheduler(request: Request) -> None:
     """A dependency that lets in the scheduler only."""
-    fleet_of(request)
+    await fleet_of(request)
     found: Scheduler | None = request.app.state.scheduler
     if found is None:
         said = "no scheduler is set: SCHEDULER_AUDIENCE and SCHEDULER_EMAIL say who may call this"

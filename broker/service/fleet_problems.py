@@ -45,8 +45,9 @@ def wrong_field(field: str, message: str) -> Refusal:
     return Refusal(422, "invalid-request", "The request is wrong", f"{field}: {message}", errors=[problem])
 
 
-def fleet_of(request: Request) -> Fleet:
-    """The fleet. Raises Refusal where it is switched off."""
+async def fleet_of(request: Request) -> Fleet:
+    """The fleet, as a dependency. Raises Refusal where it is switched off."""
+    # Not a plain function: FastAPI would call it in a thread.
     fleet: Fleet | None = request.app.state.fleet
     if fleet is None:
         raise Refusal(404, "fleet-off", "Accounts can't be connected here", OFF)

@@ -143,3 +143,24 @@ async def test_an_issuer_that_is_away_is_a_503_until_keys_are_known_and_none_aft
     assert await status(client_for, issuer.token("user")) == 200
     issuer.broken = True
     assert await status(client_for, issuer.token("user")) == 200
+
+
+async def test_a_token_that_held_is_believed_for_a_while_but_not_beyond_its_end(
+    client_for: Clients, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    token = issuer.token("user", exp=int(now) + 20)
+    assert await status(client_for, token) == 200
+    checks: list[str] = []
+
+    async def find(_keys: auth.KeySet, key_id: str) -> Any:
+        checks.append(key_id)
+        raise auth.Unauthorized("the signature is looked at again")
+
+    monkeypatch.setattr(auth.KeySet, "find", find)
+    assert (await status(client_for, token), checks) == (200, [])
+    assert await status(client_for, token[:-1] + ("A" if token[-1] != "A" else "B")) == 401
+    for later in (auth.LEEWAY + 21, auth.BELIEVED + 1):
+        monkeypatch.setattr(time, "time", lambda seconds=later: now + seconds)
+        checks.clear()
+        assert (await status(client_for, token), checks) == (401, ["one"])

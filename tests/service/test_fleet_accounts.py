@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from broker.service.fleet import FleetAway
 from tests.fleet.local_digitalocean import LocalDigitalOcean
 from tests.service.fleet_agents import Agents
 from tests.service.fleet_fixtures import (
@@ -167,3 +169,30 @@ async def test_nobody_touches_anothers_account(
     assert (after.wanted, after.policy, after.credentials_version, after.restart_wanted_at) == (
         before.wanted, before.policy, before.credentials_version, before.restart_wanted_at,
     )  # fmt: skip
+
+
+async def test_a_status_from_memory_costs_no_thread_and_no_statement_and_is_its_owners_alone(
+    ada: httpx.AsyncClient, user_for: Clients, fleet_app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (await ada.post("/connect", json=login())).json()["account_id"]
+    path = f"/accounts/{made}/status"
+    fleet = fleet_app.state.fleet
+    fleet.runner.stop()  # its passes would make what is known old
+    await ada.get(path)
+    monkeypatch.setattr(fleet.statuses, "_oldest", 600.0)
+    first = await ada.get(path)
+    await until(lambda: ada.get(path), first.json()["since"], key="since")
+
+    async def nothing(*_asked: object) -> None:
+        raise FleetAway("it isn't in memory", datetime.now(UTC))
+
+    monkeypatch.setattr(fleet, "call", nothing)
+    fleet.statuses.keep(made, "ada", first.content, fleet.statuses.changes)
+    told = await ada.get(path)
+    assert (told.status_code, told.content) == (200, first.content)
+    async with user_for("eve") as eve, user_for("ada", "nobody") as nobody:
+        assert (await eve.get(path)).status_code == 503, "it has to be looked up, and is nobody's then"
+        assert (await nobody.get(path)).status_code == 403
+    monkeypatch.undo()
+    await ada.put(f"/accounts/{made}/policy", json={"policy": "idle:30"})
+    assert (await ada.get(path)).json()["policy"] == "idle:30"

@@ -56,7 +56,7 @@ async def test_a_service_without_a_fleet_says_how_to_have_one(app: FastAPI, issu
         ({"FLEET_CLIENT_ADDRESS": "10.0.0.0/8"}, "FLEET_CLIENT_ADDRESS: must be the one IPv4 address"),
         ({"FLEET_IBEAM_IMAGE": "voyz/ibeam:latest"}, "FLEET_IBEAM_IMAGE: pin the image by its digest"),
         ({"FLEET_KMS_KEY": "projects/p"}, "FLEET_KEY_FILE, FLEET_KMS_KEY: set one of them"),
-        ({"SCHEDULER_EMAIL": "a@b"}, "SCHEDULER_AUDIENCE, SCHEDULER_EMAIL: set both"),
+        ({"SCHEDULER_EMAIL": ""}, "SCHEDULER_AUDIENCE, SCHEDULER_EMAIL: set both"),
         ({"FLEET_ACCOUNTS_PER_USER": "0"}, "FLEET_ACCOUNTS_PER_USER: Input should be greater"),
         ({"STACK": "a b"}, "STACK: write it with letters"),
     ],
