@@ -594,9 +594,10 @@ def test_a_use_while_a_pass_looks_keeps_the_droplet(fleet, running, monkeypatch)
         return False
 
     monkeypatch.setattr(fleet.world, "working_orders", looked)
-    fleet.pass_()
+    fleet.passes(3)
     assert fleet.status(running) == ("running", "")
     assert set(fleet.world.machines) == {101}
+    assert fleet.repository.tombstones() == set()
 
 
 def test_the_history_tells_all_that_happened(fleet, running):
