@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from broker.alerts import Alerts
 from broker.service import fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
+from broker.service.certificates import certificates
 from broker.service.connections import DefaultConnection
 from broker.service.database import make_engine
 from broker.service.events import events
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(orders)
     app.include_router(events)
     app.include_router(verification)
+    app.include_router(certificates)
     app.include_router(halt.exports)
     app.include_router(halt.switch)
     app.include_router(accounts)

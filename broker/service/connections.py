@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from broker.alerts import Alerts, AlertWatch
 from broker.base import BaseBroker
+from broker.brokers.client_portal.acceptance import GatewayCertificate, accept, look
 from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
 from broker.factory import BrokerSettings, build_broker
 from broker.journal import Journal
@@ -97,6 +98,14 @@ class Connection(ABC):
         async with self.trading() as broker:
             found = gateway(self._settings), declared(self._settings)
             return await asyncio.to_thread(verify, broker, self._journal, *found, by, symbol)
+
+    async def certificate(self) -> GatewayCertificate:
+        """Which certificate the gateway shows, and which is pinned. Raises as `acceptance.look`."""
+        return await asyncio.to_thread(look, self._settings, self._journal)
+
+    async def accept_certificate(self, sha256: str, by: str) -> GatewayCertificate:
+        """Pin the certificate that the gateway shows, if it is this one. Raises as `acceptance.accept`."""
+        return await asyncio.to_thread(accept, self._settings, self._journal, sha256, by)
 
     def events(self) -> EventLog:
         """The broker's order events. Raises `UnsupportedOperation`, and what `broker` raises."""

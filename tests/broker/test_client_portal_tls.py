@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from broker.alerts import Alerts, AlertWatch
-from broker.brokers.client_portal import wire
+from broker.brokers.client_portal import tls, wire
 from broker.brokers.client_portal.acceptance import accept, look
 from broker.brokers.client_portal.tls import (
     CertificateChanged,
@@ -297,6 +297,21 @@ def test_an_accepted_certificate_is_taken_by_a_process_that_runs(portal: Portal,
         eventually(lambda: broker.health().ok, "it connects by itself")
     finally:
         broker.disconnect()
+
+
+def test_what_was_replaced_is_refused_soon(
+    portal: Portal, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key may be in other hands, and processes that run know it."""
+    monkeypatch.setattr(tls, "KNOWN_SECONDS", 0.0)
+    kept, (newer, _) = PinnedCertificates(journal.engine), write_certificate(portal.folder, "newer")
+    pin = KeptPin(kept, portal.url)
+    pin.check(der(portal.ca_file))
+    pin.check(der(portal.ca_file))
+    kept.accept(gateway_of(portal.url), der(newer), "ada")
+    with pytest.raises(CertificateChanged):
+        pin.check(der(portal.ca_file))
+    pin.check(der(newer))
 
 
 def test_who_cant_be_asked_about_is_refused(portal: Portal, journal: Journal) -> None:

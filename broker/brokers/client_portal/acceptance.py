@@ -58,7 +58,8 @@ def _shown(settings: BrokerSettings) -> bytes:
     if settings.broker_type != "ibeam" or not settings.ibeam_url:
         raise ConfigurationError("only with BROKER_TYPE=ibeam and an IBEAM_URL is there a pinned certificate")
     if settings.ibeam_ca_file or settings.ibeam_certificate:
-        raise ConfigurationError("IBEAM_CA_FILE decides which certificate is the gateway's: change that file")
+        decides = "IBEAM_CA_FILE" if settings.ibeam_ca_file else "the droplet's enrolment"
+        raise ConfigurationError(f"{decides} decides which certificate is the gateway's")
     check_url(settings.ibeam_url)
     try:
         return shown_certificate(settings.ibeam_url, TIMEOUT)

@@ -11,6 +11,7 @@ import hmac
 import re
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 from broker.errors import ConfigurationError, JournalUnavailable
 from broker.pins import PinnedCertificates, gateway_of
 
+#: how long another certificate may have been accepted before the one in use is refused, in seconds
+KNOWN_SECONDS = 60.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,12 +72,12 @@ class KeptPin:
     def __init__(self, kept: PinnedCertificates, url: str) -> None:
         self._kept = kept
         self._gateway = gateway_of(url)
-        self._known = ""
+        self._known, self._until = "", 0.0
 
     def check(self, certificate: bytes) -> None:
-        """See `Pin`. Another certificate than the known one is looked up: it may have been accepted since."""
+        """See `Pin`. Now and then, and for another certificate than the known one, the database is asked."""
         shown = fingerprint(certificate)
-        if hmac.compare_digest(shown, self._known):
+        if hmac.compare_digest(shown, self._known) and time.monotonic() < self._until:
             return
         try:
             expected = self._kept.first_seen(self._gateway, certificate)
@@ -82,7 +85,7 @@ class KeptPin:
             raise HandshakeFailed(away.reason) from away
         if not hmac.compare_digest(shown, expected):
             raise CertificateChanged(expected, shown)
-        self._known = shown
+        self._known, self._until = shown, time.monotonic() + KNOWN_SECONDS
 
 
 def fingerprint(certificate: bytes) -> str:
