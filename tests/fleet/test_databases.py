@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,11 @@ def restored(fleet: Fleet, backup: Path, **later: float) -> Fleet:
     fleet.engine.dispose()
     run_tool("pg_restore", fleet.engine, "--clean", "--if-exists", "--single-transaction", str(backup))
     fleet.advance(**later)
+    made = Fleet.over(fleet)
     with fleet.engine.begin() as db:
-        db.execute(text("update fleet_lease set expires_at = clock_timestamp() - interval '1 day'"))
-    return Fleet.over(fleet)
+        ago = timedelta(**later)
+        db.execute(text("update fleet_lease set expires_at = clock_timestamp() - :ago"), {"ago": ago})
+    return made
 
 
 def quarantined(fleet: Fleet) -> set[int]:
@@ -158,7 +161,7 @@ def test_a_database_of_yesterday_deletes_nothing_and_doubles_nothing(engine, vau
     for name in names[:4]:
         kept[name] = fleet.connect(name=name)
         fleet.until(kept[name], *RUNNING)
-    fleet.repository.change(fleet.of(kept["idle"]), policy="idle:30")
+    fleet.repository.change(fleet.of(kept["idle"]), policy="idle:90")
     fleet.repository.want(fleet.of(kept["asleep"]), Wanted.HIBERNATED, "ada")
     fleet.until(kept["asleep"], "stopped", "hibernated")
     kept["new"] = fleet.connect(name="new")
