@@ -55,11 +55,12 @@ class Runner:
             self._requests.append(request)
         self._woken.set()
 
-    def stop(self, seconds: float = 10.0) -> None:
-        """No more passes; waits for the one that runs. One that takes longer ends like a killed one."""
+    def stop(self, seconds: float = 10.0) -> bool:
+        """No more passes; waits for the one that runs. False: it hasn't ended, and will like a killed one."""
         self._ended.set()
         self._woken.set()
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         priority = Priority.BACKGROUND

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 from broker.errors import ConfigurationError
@@ -78,7 +81,23 @@ def _serve() -> int:
     finally:
         if service.unix_socket:
             Path(service.unix_socket).unlink(missing_ok=True)
+        _leave(0 if server.started else EXIT_STARTUP)
     return 0 if server.started else EXIT_STARTUP
+
+
+def _leave(code: int, seconds: float = 1.0) -> None:
+    """Ends the process if threads that wait for somebody, such as a droplet, would hold it up at its end.
+
+    They may end as a killed process's do, and Cloud Run kills 10 s after SIGTERM.
+    """
+    until = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                logging.shutdown()
+                sys.stdout.flush()
+                os._exit(code)
 
 
 def _migrate(revision: str, wait: float) -> int:
