@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Service:
     agents: TlsAgents
     endpoint: Endpoint
     received: list[bytes]
+    port: int
 
     async def __call__(self, method: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.to_thread(method, *arguments)
@@ -80,7 +82,7 @@ async def service(host: LaptopHost, surroundings: Surroundings) -> AsyncIterator
     bridge = await asyncio.start_server(carry, "127.0.0.1", 0)
     port = bridge.sockets[0].getsockname()[1]
     agents = TlsAgents(droplet.key.sign, timeout=20, port=port)
-    yield Service(droplet, agents, Endpoint("127.0.0.1", droplet.fingerprint, GATEWAY_TOKEN), received)
+    yield Service(droplet, agents, Endpoint("127.0.0.1", droplet.fingerprint, GATEWAY_TOKEN), received, port)
     bridge.close()
     await droplet.power_off()
 
@@ -89,6 +91,16 @@ async def test_the_certificate_at_an_address_is_the_droplets(service: Service) -
     assert await service(service.agents.certificate, "127.0.0.1") == service.droplet.fingerprint
     with pytest.raises(AgentUnreachable):
         await service(TlsAgents(service.droplet.key.sign, port=9).certificate, "127.0.0.1")
+
+
+async def test_no_session_tickets_are_sent(service: Service) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port, ssl=context)
+    writer.write(b"GET /agent/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"has_credentials" in await reader.read()
+    assert not writer.get_extra_info("ssl_object").session.has_ticket
+    writer.close()
 
 
 async def test_from_a_push_to_ready(service: Service, exchange: Exchange) -> None:
