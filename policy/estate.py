@@ -10,6 +10,7 @@ from policy import allowed
 from policy.model import Resource, Stack
 
 _PRIMITIVE = frozenset({"roles/owner", "roles/editor", "roles/viewer"})
+_ROLES = re.compile(r'"(roles/\w+)"')
 _CUSTOM_TIER = re.compile(r"db-custom-(\d+)-(\d+)")
 _DELETION_PROTECTED = frozenset(
     {
@@ -26,10 +27,12 @@ _PROTECTED = frozenset(
 
 def primitive_role(resource: Resource, stack: Stack) -> Iterator[str]:
     """No owner, editor or viewer of a project: each opens every service, those of tomorrow too."""
-    if resource.type.startswith("gcp:"):
-        role = resource.known("role")
-        if role in _PRIMITIVE:
-            yield f"grants {role}. Grant the roles of the services that it works on, e.g. roles/run.viewer."
+    if not resource.type.startswith("gcp:"):
+        return
+    # A whole policy is one JSON text.
+    found = {resource.known("role"), *_ROLES.findall(str(resource.known("policyData") or ""))}
+    for role in sorted(_PRIMITIVE & found):
+        yield f"grants {role}. Grant the roles of the services that it works on, e.g. roles/run.viewer."
 
 
 def deletion_protection(resource: Resource, stack: Stack) -> Iterator[str]:
@@ -53,8 +56,10 @@ def deletion_protection(resource: Resource, stack: Stack) -> Iterator[str]:
 
 def labels(resource: Resource, stack: Stack) -> Iterator[str]:
     """Whose it is, on the bill and in the console."""
-    if resource.is_a(*allowed.LABELLED):
-        there = resource.known("labels") or {}
+    database = resource.is_a("sql/databaseInstance:DatabaseInstance")
+    if database or resource.is_a(*allowed.LABELLED):
+        there = (resource.known("settings") or {}).get("userLabels") if database else resource.known("labels")
+        there = there or {}
         missing = [label for label in allowed.LABELS if not there.get(label)]
         if missing:
             yield f"lacks the labels {', '.join(missing)}. Pass labels=labels(settings) (stacks/database.py)."

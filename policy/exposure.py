@@ -111,7 +111,8 @@ def _found(text: str, stack: Stack) -> str:
     if _SECRET_TEXT.search(text):
         return "what looks like a key, a token or a password"
     for key, value in secrets_of(stack.config):
-        if value in text:
+        # As a word of its own: a user may well be called as a part of something else is.
+        if value in text and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text):
             return f"the value of {key}"
     return ""
 

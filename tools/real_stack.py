@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +17,8 @@ from tools.local_cloud import CommandFailed
 from tools.local_stack import POLICY
 
 GATEWAY = "ibkr-gateway"
+# A tag may be another image tomorrow.
+PINNED = re.compile(r"[a-z0-9][a-z0-9./_:-]*@sha256:[0-9a-f]{64}")
 
 
 class RealStack:
@@ -29,6 +32,8 @@ class RealStack:
     ) -> None:
         self.name = name
         self._image = image
+        if image and not PINNED.fullmatch(image):
+            raise CommandFailed(f"IMAGE={image} isn't pinned: write its name, @sha256: and the 64 digits.")
         self._checkout = checkout
         self._unattended = unattended
         if not (checkout / f"Pulumi.{name}.yaml").exists():

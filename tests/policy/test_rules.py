@@ -137,6 +137,13 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
         for kind in ("iAMMember:IAMMember", "iAMBinding:IAMBinding")
         for role in ("roles/owner", "roles/editor", "roles/viewer")
     ),
+    (
+        "no-primitive-role",
+        "gcp:projects/iAMPolicy:IAMPolicy",
+        {"policyData": '{"bindings": [{"role": "roles/editor", "members": ["user:ann@trader.test"]}]}'},
+        "roles/editor",
+    ),
+    ("labels", DATABASE, {"settings": {"tier": "db-f1-micro"}}, "managed-by"),
     ("labels", SERVICE, {"labels": {"app": "ibkr"}}, "lacks the labels stack, managed-by"),
     ("labels", DISK, {}, "labels=labels(settings)"),
     ("labels", DROPLET, {"tags": ["ibkr"]}, "broker.fleet.spec"),
@@ -183,7 +190,9 @@ PASSES: list[tuple[str, str, dict[str, Any]]] = [
     ("no-plaintext-secret", DROPLET, {"userData": Secret("login: anns-password")}),
     ("no-plaintext-secret", COMMAND, {"environment": Secret({"P": "database-password"})}),
     ("no-primitive-role", "gcp:projects/iAMMember:IAMMember", {"role": "roles/run.viewer"}),
+    ("no-plaintext-secret", INSTANCE, {"metadata": {"user-data": "adduser gatewayusers"}}),
     ("labels", SERVICE, {"labels": LABELS}),
+    ("labels", DATABASE, {"settings": {"userLabels": LABELS}}),
     ("labels", "gcp:compute/network:Network", {}),
     ("labels", DROPLET, {"tags": ["stack:staging"]}),
     ("allowed-region", INSTANCE, {"zone": "us-west1-b"}),

@@ -15,6 +15,7 @@ from tools.real_stack import RealStack
 from tools.run_tests import Counts, counts_in
 from tools.service_check import Health
 
+IMAGE = f"us-west1-docker.pkg.dev/p/ibkr/api@sha256:{64 * 'a'}"
 OUTPUTS = {
     "service_url": "http://127.20.128.4:8080",
     "gateway_host": "127.20.0.2",
@@ -123,9 +124,9 @@ def test_an_unknown_stack_is_told_which_there_are() -> None:
     [
         (
             "preview",
-            f"--diff --policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image=r@sha256:1",
+            f"--diff --policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image={IMAGE}",
         ),
-        ("up", f"--policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image=r@sha256:1 --yes"),
+        ("up", f"--policy-pack {CHECKOUT}/policy --config-path --config ibkr:api.image={IMAGE} --yes"),
         ("drift", "--preview-only --expect-no-changes --diff"),
         ("destroy", "--yes"),
     ],
@@ -137,9 +138,15 @@ def test_real_stacks_are_changed_under_the_policies_with_the_image_that_was_aske
     (tmp_path / "pulumi").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
     (tmp_path / "pulumi").chmod(0o755)
     monkeypatch.setattr(pulumi_cli, "locate", lambda: tmp_path)
-    getattr(RealStack("staging", unattended=True, image="r@sha256:1"), command)()
+    getattr(RealStack("staging", unattended=True, image=IMAGE), command)()
     done = {"drift": "refresh"}.get(command, command)
     assert (tmp_path / "called").read_text().strip() == f"{done} --stack staging {options}"
+
+
+@pytest.mark.parametrize("image", ["r/api:latest", "r/api@sha256:abc", IMAGE + ";id"])
+def test_an_image_that_is_not_pinned_is_refused(image: str) -> None:
+    with pytest.raises(CommandFailed, match="isn't pinned"):
+        RealStack("staging", image=image)
 
 
 def test_a_refusal_is_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,11 @@ def test_nothing_is_granted_but_what_a_job_asks_for(name: str) -> None:
     assert "pull_request_target" not in TEXTS[name], "it runs a fork's code with our rights"
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_command_that_fails_in_a_pipe_fails_the_step(name: str) -> None:
+    assert workflow(name)["defaults"]["run"]["shell"] == "bash", "GitHub's own default is without pipefail"
+
+
 def test_forks_are_tested_and_never_previewed() -> None:
     assert "id-token" not in TEXTS["checks.yml"]
     assert "secrets." not in TEXTS["checks.yml"]
@@ -148,7 +153,7 @@ def test_production_gets_the_digest_that_staging_has_verified() -> None:
     assert deploy["image"]["needs"] == "checks"
     up = " ".join(str(step.get("run")) for step in jobs("up.yml")["up"]["steps"])
     assert up.index("make up") < up.index("make verify")
-    assert '"IMAGE=$IMAGE"' in up
+    assert '"IMAGE=${IMAGE:?' in up, "without one, the configured image would be deployed"
     builds = [line for _, line in commands() if "make -s image" in line]
     assert len(builds) == 1, "built once"
 
