@@ -141,6 +141,9 @@ def test_real_stacks_are_changed_under_the_policies_with_the_image_that_was_aske
     getattr(RealStack("staging", unattended=True, image=IMAGE), command)()
     done = {"drift": "refresh"}.get(command, command)
     assert (tmp_path / "called").read_text().strip() == f"{done} --stack staging {options}"
+    RealStack("staging").configure("ibkr:gateway.enabled", False)
+    said = "config set --stack staging --path ibkr:gateway.enabled false"
+    assert (tmp_path / "called").read_text().strip() == said
 
 
 @pytest.mark.parametrize("image", ["r/api:latest", "r/api@sha256:abc", IMAGE + ";id"])
