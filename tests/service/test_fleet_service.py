@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -133,3 +135,19 @@ async def test_an_enrolment_with_anothers_token_is_refused_and_alarms(
         assert "hunter2" not in odd.text
     refused = fleet_app.state.fleet.metrics.enrolments_refused.labels("unknown_token")
     assert refused._value.get() == 3
+
+
+def test_the_page_for_users_names_all_reasons_routes_and_variables() -> None:
+    from broker.fleet import account
+    from broker.service.fleet_routes import accounts
+    from broker.service.fleet_settings import FleetEnvironment
+
+    page = Path("docs/fleet.md").read_text("utf-8")
+    for reason in account._MESSAGES.keys() - {"initializing", "error"}:
+        assert f"`{reason}`" in page, reason
+    paths = {getattr(route, "path", "").rpartition("interactivebrokers")[2] for route in accounts.routes}
+    assert len(paths) > 10
+    for path in paths:
+        assert path.replace("{account_id}", "{id}") in page, path
+    for name in FleetEnvironment.model_fields.keys() - {"stack"}:
+        assert f"`{name.upper()}`" in page, name
