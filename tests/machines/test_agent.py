@@ -430,6 +430,17 @@ async def test_requests_and_answers_pass_unchanged(running: Droplet) -> None:
     assert (await running.ask("PATCH", "/v1/api/tickle")).status_code == 405
 
 
+async def test_tickles_that_come_together_are_one_at_the_gateway(running: Droplet) -> None:
+    """IBKR takes one a second; the fleet's probe and the trading connection don't know of each other."""
+    callers = (("POST", {}), ("GET", {"Accept-Encoding": "gzip"}), ("POST", {"Accept-Encoding": "identity"}))
+    answers = await asyncio.gather(
+        *(running.ask(method, "/v1/api/tickle", headers=headers) for method, headers in callers * 3)
+    )
+    assert [answer.status_code for answer in answers] == [200] * 9
+    assert {answer.headers["content-type"] for answer in answers} == {"application/json"}
+    assert len({answer.text for answer in answers}) == 1
+
+
 async def test_the_token_never_reaches_the_gateway(running: Droplet) -> None:
     seen: list[bytes] = []
     done = asyncio.Event()
