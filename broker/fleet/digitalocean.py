@@ -262,6 +262,7 @@ class PydoDroplets:
         budget: Budget | None = None,
         timeout: int = 20,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`timeout` in seconds, of connecting and of reading. Opens nothing."""
         from pydo import Client
@@ -278,6 +279,7 @@ class PydoDroplets:
         if endpoint.startswith("http://"):
             self._options["enforce_https"] = False
         self._clock = clock
+        self._sleep = sleep
         self._catalogue: tuple[float, dict[str, Any]] = (0.0, {})
         self._lock = threading.Lock()
 
@@ -364,13 +366,22 @@ class PydoDroplets:
         return found
 
     def _pages(self, kind: str, priority: Priority, **query: Any) -> list[dict[str, Any]]:
-        """All pages of a list. A droplet that moves between pages meanwhile is told once."""
+        """All pages of a list. A droplet that moves between pages meanwhile is told once.
+
+        More pages than a minute's calls are read in several minutes: half a list would be worth nothing.
+        """
         found: dict[Any, dict[str, Any]] = {}
         page = 1
         while True:
-            answer = self._call(
-                getattr(self._client, kind).list, priority, per_page=PER_PAGE, page=page, **query
-            )
+            try:
+                answer = self._call(
+                    getattr(self._client, kind).list, priority, per_page=PER_PAGE, page=page, **query
+                )
+            except Throttled as busy:
+                if page == 1 or busy.wait > MINUTE:
+                    raise
+                self._sleep(busy.wait)
+                continue
             for item in answer.get(kind) or []:
                 found[item.get("id") or item["slug"]] = item
             following = ((answer.get("links") or {}).get("pages") or {}).get("next")

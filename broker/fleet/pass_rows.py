@@ -42,12 +42,23 @@ class PassRows(Rows):
 
     # what a pass sees
 
-    def to_reconcile(self, also: Collection[str] = ()) -> list[Account]:
-        """All accounts that aren't gone for good, and of the others those of the given ids."""
+    def to_reconcile(self, also: Collection[str] = (), only: Collection[str] | None = None) -> list[Account]:
+        """All accounts that aren't gone for good, or `only` some; of those that are gone the given ids."""
         column = broker_accounts.c
         query = select(*ACCOUNT_COLUMNS).where((column.status != State.DELETED) | column.id.in_(list(also)))
+        if only is not None:
+            query = query.where(column.id.in_([*only, *also]))
         with self._engine.connect() as db:
             return [read_account(row) for row in db.execute(query.order_by(column.id))]
+
+    def on_the_way(self, since: datetime) -> list[str]:
+        """Ids of accounts that aren't at rest or were written since then."""
+        column = broker_accounts.c
+        moving = column.status.in_([State.PROVISIONING, State.INITIALIZING])
+        waiting = column.status_reason.in_(["stopping", "deleting"])
+        query = select(column.id).where((column.updated_at >= since) | moving | waiting)
+        with self._engine.connect() as db:
+            return list(db.execute(query).scalars())
 
     def now(self) -> datetime:
         """The database's clock."""

@@ -52,6 +52,10 @@ class Pass:
     #: accounts that aren't where they shall be
     moving: int = 0
     problem: str = ""
+    #: all accounts were looked at, not only those on the way
+    whole: bool = True
+    #: list calls
+    lists: int = 0
 
     def figures(self) -> dict[str, object]:
         """What its log line says."""
@@ -60,6 +64,7 @@ class Pass:
             "accounts": self.accounts,
             "droplets": self.droplets,
             "moving": self.moving,
+            "whole": self.whole,
             "quarantined": self.quarantined,
             "held_back": self.held_back,
             "problem": self.problem,

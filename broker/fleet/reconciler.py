@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -25,7 +26,7 @@ from broker.fleet import policies
 from broker.fleet.account import Account, State, Wanted
 from broker.fleet.agents import Agents
 from broker.fleet.decide import View
-from broker.fleet.digitalocean import DigitalOceanError, Droplet, Droplets, Priority
+from broker.fleet.digitalocean import DigitalOceanError, Droplet, Droplets, Priority, passes_calls
 from broker.fleet.metrics import FleetMetrics
 from broker.fleet.passes import Alarm, FleetSettings, LeaseLost, Parts, Pass, Tell, Work
 from broker.fleet.repository import Conflict, FleetLease, Repository
@@ -62,26 +63,39 @@ class Reconciler:
         self.metrics = metrics or FleetMetrics()
         self._parts = Parts(settings, repository, droplets, agents, lease, alarm, self.metrics, {}, tell)
         self._last_pass: float | None = None
+        self._last_seen: datetime | None = None
+        self._droplets = 0
         self._running = threading.Lock()
 
-    def run_pass(self, priority: Priority = Priority.BACKGROUND) -> Pass | None:
+    def run_pass(self, priority: Priority = Priority.BACKGROUND, whole: bool = True) -> Pass | None:
         """One pass; None if another instance holds the lease. Raises SQLAlchemyError.
 
-        `priority` is USER for a pass that a request has asked for.
+        `priority` is USER for a pass that a request has asked for. Unless it is to be a `whole` one, it looks
+        only at accounts that are on the way or were written since the last whole one, if listing the droplets
+        of each of them takes fewer calls than listing all.
         """
         with self._running:
             if not self._parts.lease.take():
                 return None
             if self._parts.lease.unattended > _UNATTENDED:
                 self._parts.repository.begin_idleness_anew()
-            told = _OnePass(self._parts, priority, self._last_pass).run()
-            if not told.problem:
-                self._last_pass = told.began
+            one = _OnePass(self._parts, priority, self._last_pass, None if whole else self._on_the_way())
+            told = one.run()
+            if not told.problem and told.whole:
+                self._last_pass, self._last_seen, self._droplets = told.began, one.began, told.droplets
             return told
+
+    def _on_the_way(self) -> list[str] | None:
+        """The accounts of a pass that isn't whole; None if a whole one costs no more calls."""
+        calls = passes_calls(self._droplets)
+        if self._last_seen is None or calls == 1:
+            return None
+        found = self._parts.repository.on_the_way(self._last_seen)
+        return found if len(found) < calls else None
 
 
 class _OnePass:
-    def __init__(self, parts: Parts, priority: Priority, last: float | None) -> None:
+    def __init__(self, parts: Parts, priority: Priority, last: float | None, only: list[str] | None) -> None:
         work = self._work = Work(parts, priority)
         self._settings = work.settings
         self._repository = work.repository
@@ -89,11 +103,13 @@ class _OnePass:
         self._agents = work.agents
         self._steps = Steps(self._work)
         self._last = last
+        self._only = only
+        self.began = work.now
 
     def run(self) -> Pass:
         told = self._work.told
         try:
-            listed = self._droplets.list_by_tag(f"stack:{self._settings.stack}", self._work.priority)
+            listed = self._list()
         except DigitalOceanError as error:
             told.problem = error.reason
             self._say_waiting(error)
@@ -101,7 +117,7 @@ class _OnePass:
         ours = [d for d in listed if "manager:service" in d.tags]
         told.droplets = len(ours)
         known, strange = self._sort(ours)
-        accounts = self._repository.to_reconcile(also=known)
+        accounts = self._repository.to_reconcile(known, self._only)
         told.accounts = len(accounts)
         accounts = self._note_seen(accounts, known)
         self._delete_condemned(strange)
@@ -126,8 +142,20 @@ class _OnePass:
         self._repository.note_checked(a.id for a in accounts)
         sizes = {d.tag("account"): d.size for d in ours}
         since = 0.0 if self._last is None else told.began - self._last
-        self._work.metrics.looked(accounts, sizes, since)
+        if told.whole:
+            self._work.metrics.looked(accounts, sizes, since)
         return self._end()
+
+    def _list(self) -> list[Droplet]:
+        """The stack's droplets, or those of the accounts that are on the way."""
+        told, stack = self._work.told, f"stack:{self._settings.stack}"
+        if self._only is None:
+            listed = self._droplets.list_by_tag(stack, self._work.priority)
+            told.lists = passes_calls(len(listed))
+            return listed
+        told.whole, told.lists = False, len(self._only)
+        of_each = (self._droplets.list_by_tag(f"account:{a}", self._work.priority) for a in self._only)
+        return [droplet for found in of_each for droplet in found if stack in droplet.tags]
 
     def _end(self) -> Pass:
         told, metrics = self._work.told, self._work.metrics

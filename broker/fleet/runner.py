@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -32,7 +33,8 @@ class Runner:
     ) -> None:
         """Seconds between passes: `moving` while accounts are on the way, `resting` else.
 
-        Both stretch with the number of droplets, so that lists leave most of the request budget alone.
+        Both stretch with the number of list calls, so that lists leave most of the request budget alone. Of
+        a fleet of several pages, passes in between look only at accounts that are on the way.
         """
         self._reconciler = reconciler
         self._budget = budget
@@ -63,15 +65,17 @@ class Runner:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        priority = Priority.BACKGROUND
+        priority, due = Priority.BACKGROUND, 0.0
         while not self._ended.is_set():
             pause = self._resting
             asking = {"request_ids": self._asking()} if self._requests else {}
             try:
                 with structlog.contextvars.bound_contextvars(**asking):
-                    told = self._reconciler.run_pass(priority)
+                    told = self._reconciler.run_pass(priority, time.monotonic() >= due)
                 if told is not None:
-                    pause = self.interval(told)
+                    if told.whole:
+                        due = time.monotonic() + self.interval(told)
+                    pause = min(max(0.0, due - time.monotonic()), self.next_look(told))
                     self._on_pass(told)
             except SQLAlchemyError as failure:
                 pause = self._moving
@@ -89,6 +93,13 @@ class Runner:
         return found
 
     def interval(self, told: Pass) -> float:
-        """Seconds until the next pass."""
+        """Seconds from a whole pass to the next one."""
         least = self._moving if told.moving and not told.problem else self._resting
         return self._budget.interval(passes_calls(told.droplets), least)
+
+    def next_look(self, told: Pass) -> float:
+        """Seconds until accounts on the way are looked at again: those lists get half as many calls."""
+        if not told.moving or told.problem:
+            return self._resting
+        lists = min(told.moving, passes_calls(told.droplets)) if told.whole else told.lists
+        return self._budget.interval(2 * lists, self._moving)

@@ -20,8 +20,10 @@ class Scripted:
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
         self.priorities: queue.Queue[Priority] = queue.Queue()
+        self.whole: list[bool] = []
 
-    def run_pass(self, priority: Priority) -> Pass | None:
+    def run_pass(self, priority: Priority, whole: bool) -> Pass | None:
+        self.whole.append(whole)
         self.priorities.put(priority)
         answer = self.answers.pop(0) if self.answers else Pass()
         if isinstance(answer, Exception):
@@ -78,3 +80,29 @@ def test_failures_end_nothing():
 )
 def test_the_pause(told, seconds):
     assert Runner(Scripted(), Budget()).interval(told) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        (Pass(droplets=10), 60),
+        (Pass(droplets=10, moving=1), 3.6),
+        (Pass(droplets=10_000, moving=1), 3.6),
+        (Pass(droplets=10_000, moving=400), 180),
+        (Pass(whole=False, lists=5, moving=9), 18),
+        (Pass(moving=1, problem="digitalocean_busy"), 60),
+    ],
+)
+def test_the_pause_until_accounts_on_the_way_are_looked_at(told, seconds):
+    assert Runner(Scripted(), Budget()).next_look(told) == pytest.approx(seconds)
+
+
+def test_between_whole_passes_of_a_large_fleet_only_some_accounts_are_looked_at():
+    scripted = Scripted(Pass(droplets=10_000), Pass(whole=False, lists=1))
+    runner = Runner(scripted, Budget())
+    runner.start()
+    for _ in range(3):
+        scripted.priorities.get(timeout=10)
+        runner.wake()
+    runner.stop()
+    assert scripted.whole[:3] == [True, False, False]
