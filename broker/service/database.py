@@ -20,6 +20,7 @@ def make_engine(url: str, statement_seconds: int = 10) -> Engine:
     return create_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text is logged
         pool_size=8,
         max_overflow=8,
         pool_timeout=5,

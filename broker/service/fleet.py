@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from broker.alerts import Alerts
 from broker.errors import ConfigurationError
 from broker.fleet.__main__ import open_wrapper
 from broker.fleet.agents import Agents, TlsAgents
-from broker.fleet.digitalocean import Budget, Droplets, Priority, PydoDroplets, Room
+from broker.fleet.digitalocean import Budget, Droplets, Priority, PydoDroplets, Room, Unavailable
 from broker.fleet.enrolment import Enroller
 from broker.fleet.keys import FleetKeys
 from broker.fleet.limits import Limits
@@ -46,9 +47,10 @@ from broker.service.fleet_settings import FleetEnvironment
 
 log = structlog.get_logger("broker.service.fleet")
 
-#: how long the start of the service waits for the database, and a check before a create holds, in seconds
+#: how long the start of the service waits for the database, in seconds
 START_SECONDS = 5.0
-ROOM_SECONDS = 15.0
+#: how long a check before a create holds, and how long a connect waits for one, in seconds
+ROOM_SECONDS, ROOM_WAIT = 15.0, 5.0
 #: Cloud Run ends an instance 10 s after SIGTERM, and requests get 4 of them
 STOP_SECONDS = 3.0
 RETRY_SECONDS = 2.0
@@ -112,6 +114,7 @@ class Fleet:
         self._quick = ThreadPoolExecutor(8, "fleet-database")
         self._slow = ThreadPoolExecutor(16, "fleet-network")
         self._rooms: dict[str, tuple[float, Room]] = {}
+        self._asking = threading.Lock()
 
     # parts
 
@@ -197,11 +200,13 @@ class Fleet:
                 self._parts.wakes.start()
                 return
             except SQLAlchemyError as failure:
-                reason = f"the database can't be used: {type(failure).__name__}"
-            except VaultError as failure:
-                reason = f"the fleet's keys can't be opened: {failure}"
+                reason = "the database can't be used"
+                why = type(failure).__name__
+            except Exception as failure:
+                # Whoever asks isn't told more: the text may name keys and addresses.
+                reason, why = "it can't be opened: an operator has to look at the log", str(failure)
             if reason != self._why.reason:
-                log.warning("the fleet isn't open", reason=reason)
+                log.error("the fleet isn't open", reason=reason, why=why)
                 self._why = FleetAway(reason, datetime.now(UTC))
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -284,17 +289,23 @@ class Fleet:
     def room(self, environment: str) -> Room:
         """Whether a droplet could be made now, and for how much. Blocking; raises DigitalOceanError.
 
-        Asked for once in some seconds, so that connects can't use up DigitalOcean's request limit.
+        Asked for once in some seconds and by one at a time, so that connects can use up neither
+        DigitalOcean's request limit nor the threads.
         """
         size = self.size(environment)
-        until, room = self._rooms.get(size, (0.0, None))
-        if room is None or time.monotonic() >= until:
-            place = self.settings.droplets
-            room = self.droplets.room(size, place.region, place.image, Priority.USER)
-            self._rooms[size] = (time.monotonic() + ROOM_SECONDS, room)
-            if room.price_monthly is not None:
-                self.prices[size] = room.price_monthly
-        return room
+        if not self._asking.acquire(timeout=ROOM_WAIT):
+            raise Unavailable("DigitalOcean is slow to answer")
+        try:
+            until, room = self._rooms.get(size, (0.0, None))
+            if room is None or time.monotonic() >= until:
+                place = self.settings.droplets
+                room = self.droplets.room(size, place.region, place.image, Priority.USER)
+                self._rooms[size] = (time.monotonic() + ROOM_SECONDS, room)
+                if room.price_monthly is not None:
+                    self.prices[size] = room.price_monthly
+            return room
+        finally:
+            self._asking.release()
 
     @property
     def calls_left(self) -> int:

@@ -33,14 +33,18 @@ def own(fleet: Fleet, account_id: str, user_id: str) -> Account:
     return found
 
 
+def connected(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> Account | None:
+    """The account that is there already. Raises Refusal, SQLAlchemyError."""
+    try:
+        return fleet.repository.connected(user_id, asked.environment, asked.credentials.username, key)
+    except KeyReused as reused:
+        raise _key_reused(reused) from None
+
+
 def connect(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> tuple[Account, bool]:
     """The account, and whether it is new. Raises Refusal, VaultError, SQLAlchemyError."""
     login = asked.credentials
     try:
-        there = fleet.repository.connected(user_id, asked.environment, login.username, key)
-        if there is not None:
-            return there, False
-        _check_room(fleet, asked.environment)
         account = fleet.repository.connect(
             user_id,
             asked.environment,
@@ -57,7 +61,7 @@ def connect(fleet: Fleet, user_id: str, asked: ConnectBody, key: str) -> tuple[A
     except TooOften as often:
         raise _too_often(often) from None
     except KeyReused as reused:
-        raise Refusal(409, "idempotency-key-reused", "The key names another request", str(reused)) from None
+        raise _key_reused(reused) from None
     fleet.changed(account.id)
     return account, True
 
@@ -172,8 +176,12 @@ def _too_often(often: TooOften) -> Refusal:
     return Refusal(429, "too-often", "Too often", str(often), retry_after=often.wait)
 
 
-def _check_room(fleet: Fleet, environment: str) -> None:
-    """Refuses what DigitalOcean can't make; if it doesn't answer, the passes find out."""
+def _key_reused(reused: KeyReused) -> Refusal:
+    return Refusal(409, "idempotency-key-reused", "The key names another request", str(reused))
+
+
+def check_room(fleet: Fleet, environment: str) -> None:
+    """Refuses what DigitalOcean can't make; if it doesn't answer, the passes find out. Raises Refusal."""
     try:
         room = fleet.room(environment)
     except DigitalOceanError:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -15,6 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from broker.fleet.vault import VaultError
 from broker.service import problems
 from broker.service.fleet import Fleet, FleetAway
+
+log = structlog.get_logger("broker.service.fleet")
 
 OFF = (
     "this service doesn't connect users' accounts: whoever runs it switches that on with FLEET_ENABLED=true "
@@ -103,12 +106,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(VaultError)
     async def vault(request: Request, error: VaultError) -> Response:
+        # The text names keys and roles: for operators.
+        log.error("credentials can't be kept or opened", reason=str(error))
+        title = "Credentials can't be kept or opened"
         if error.temporary:
-            return problems.problem(
-                503, "vault-away", "Credentials can't be kept or opened", str(error),
-                headers={"Retry-After": "5"},
-            )  # fmt: skip
-        return problems.problem(503, "vault", "Credentials can't be kept or opened", str(error))
+            said = "the key service doesn't answer: try again"
+            return problems.problem(503, "vault-away", title, said, headers={"Retry-After": "5"})
+        return problems.problem(503, "vault", title, "an operator has to look at the key")
 
     @app.exception_handler(InterfaceError)
     @app.exception_handler(OperationalError)

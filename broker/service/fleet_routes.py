@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVarTuple, Unpack
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from broker.fleet.account import Account, State, Wanted, message_of
 from broker.service import fleet_actions
 from broker.service.auth import Principal, bearer, require
-from broker.service.fleet import Fleet
+from broker.service.fleet import ROOM_WAIT, Fleet
 from broker.service.fleet_problems import SecretRoute, fleet_of
 from broker.service.fleet_schemas import (
     AccountEvent,
@@ -107,7 +108,13 @@ async def connect(
     `Idempotency-Key`. `service_id` is null if DigitalOcean takes longer than a few seconds.
     """
     key = (idempotency_key or "").strip().strip('"')
-    account, new = await fleet.ask(fleet_actions.connect, fleet, who.user, body, key)
+    there = await fleet.call(fleet_actions.connected, fleet, who.user, body, key)
+    if there is not None:
+        account, new = there, False
+    else:
+        with contextlib.suppress(TimeoutError):  # a slow DigitalOcean keeps nobody from connecting
+            await asyncio.wait_for(fleet.ask(fleet_actions.check_room, fleet, body.environment), ROOM_WAIT)
+        account, new = await fleet.call(fleet_actions.connect, fleet, who.user, body, key)
     structlog.contextvars.bind_contextvars(account_id=account.id)
     if not new:
         response.status_code = 200

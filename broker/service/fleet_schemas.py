@@ -15,11 +15,15 @@ from broker.fleet.account import Account, State
 Environment = Literal["demo", "live", "paper"]
 Status = Literal["provisioning", "initializing", "running", "stopped", "error", "deleted"]
 
+_LOGIN: JsonDict = {"username": "IBKR_USERNAME", "password": "IBKR_PASSWORD"}
+
 
 class Credentials(BaseModel):
     """A login at IBKR. Kept encrypted, sent to the account's own server only, never shown again."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [_LOGIN]}
+    )
 
     username: Annotated[str, Field(max_length=128, repr=False, description="IBKR user name")]
     password: Annotated[SecretStr, Field(max_length=256, description="Any characters that IBKR takes")]
@@ -37,9 +41,6 @@ class Credentials(BaseModel):
     def _check_password(cls, value: SecretStr) -> SecretStr:
         spec.check_credentials(spec.Credentials("x", value.get_secret_value()), for_snapshot=False)
         return value
-
-
-_LOGIN: JsonDict = {"username": "IBKR_USERNAME", "password": "IBKR_PASSWORD"}
 
 
 class ConnectBody(BaseModel):

@@ -58,7 +58,7 @@ def _address(value: str) -> str:
 def _url(value: str) -> str:
     """https, or http on this machine: credentials and tokens travel there."""
     parts = urlsplit(value)
-    local = (parts.hostname or "").startswith("127.") or parts.hostname == "localhost"
+    local = (parts.hostname or "").startswith("127.")
     if not parts.netloc or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
         raise ValueError("must be an https:// address")
     return value

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from broker.service import fleet_routes
 from tests.fleet.local_digitalocean import LocalDigitalOcean
 from tests.service.conftest import Issuer
 from tests.service.fleet_agents import Agents
@@ -149,6 +150,11 @@ async def test_what_is_wrong_is_named_and_never_repeated(
 
 
 async def test_a_body_that_is_no_json_is_not_repeated(ada: httpx.AsyncClient) -> None:
+    for raw in (b"password=hunter2", b'["hunter2"]', b'"hunter2"'):
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
+            answer = await ada.post("/connect", content=raw, headers={"content-type": kind})
+            assert answer.status_code in (400, 422), (raw, kind)
+            assert "hunter2" not in answer.text
     for raw in (b'{"credentials": {"password": "hunter2"', b'"\\ud800hunter2"', b"\xffhunter2", b"[" * 9000):
         answer = await ada.post("/connect", content=raw, headers={"content-type": "application/json"})
         assert answer.status_code in (400, 422), raw
@@ -203,6 +209,19 @@ async def test_a_connect_is_kept_while_digitalocean_is_away(
     cloud.faults()
     there = f"/accounts/{answer.json()['account_id']}/status"
     await until(lambda: ada.get(there), "digitalocean_away", key="reason")
+
+
+async def test_a_slow_digitalocean_holds_no_connect_up(
+    ada: httpx.AsyncClient, cloud: LocalDigitalOcean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_routes, "ROOM_WAIT", 0.2)
+    monkeypatch.setattr(fleet_routes, "NUMBER_SECONDS", 0.2)
+    cloud.faults({"on": "GET /v2/*", "seconds": 6, "times": 50})
+    answer = await asyncio.wait_for(ada.post("/connect", json=login()), 12)
+    cloud.faults()
+    assert (answer.status_code, answer.json()["service_id"]) == (202, None)
+    there = f"/accounts/{answer.json()['account_id']}/status"
+    await until(lambda: ada.get(there), "enrolling", key="reason")
 
 
 async def _connect_with(environment: dict[str, str], issuer: Issuer) -> tuple[httpx.Response, httpx.Response]:
