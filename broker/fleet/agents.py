@@ -172,7 +172,10 @@ class TlsAgents:
                 return Probe(Readiness.NOT_LOGGED_IN, self._log_says(endpoint))
             if status != 200:
                 return Probe(Readiness.NOT_ESTABLISHED)
-            return Probe(_readiness(answer))
+            found = _readiness(answer)
+            # IBKR's answer is the same for a login that waits and for one that was refused meanwhile.
+            waits = found is Readiness.NOT_LOGGED_IN
+            return Probe(found, self._log_says(endpoint) if waits else LogSays.NOTHING)
         except CertificateChanged:
             return Probe(Readiness.CERTIFICATE_CHANGED)
         except (AgentUnreachable, PushRefused):
