@@ -35,7 +35,10 @@ def free_network() -> str:
 
 
 def eventually(
-    what: Callable[[], Any], becomes: Callable[[Any], bool], seconds: float = PATIENCE_SECONDS
+    what: Callable[[], Any],
+    becomes: Callable[[Any], bool],
+    seconds: float = PATIENCE_SECONDS,
+    pause: float = 0.1,
 ) -> Any:
     """Ask until the answer is as wanted, and give it. Fails with the last answer."""
     deadline = time.monotonic() + seconds
@@ -45,7 +48,7 @@ def eventually(
             return answer
         if time.monotonic() > deadline:
             pytest.fail(f"after {seconds:g} s the answer still is {answer!r}")
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 def ask(stack: LocalStack, method: str, **params: Any) -> Any:

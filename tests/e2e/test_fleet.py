@@ -10,6 +10,8 @@ from tests.e2e.test_network import is_refused
 from tests.e2e.users import ACCOUNTS, User, droplet
 from tools.local_stack import LocalStack
 
+IBKR_PAUSE = 1.0  # seconds: IBKR takes ten requests a second of a session, the service's own among them
+
 
 def user_data(stack: LocalStack, number: int) -> str:
     """What a droplet was made with, which no API tells."""
@@ -50,11 +52,15 @@ def test_an_account_lives_from_its_connection_to_its_end(stack: LocalStack, ann:
     again = ann.connect()
     assert (again.status_code, again.json()["account_id"]) == (200, account)
     _guarded(stack, ann, number)
+    _trades(ann, account)
     _hidden_from(bob, account)
 
     assert ann.do("POST", account, "/stop").status_code == 202
     ann.until(account, "stopped")
     eventually(lambda: (droplet(stack, number) or {}).get("status"), lambda power: power == "off")
+    stopped = ann.client.get(f"/api/v1/connections/{account}/account")
+    assert stopped.status_code == 503, "a connection that is away is never an empty one"
+    assert stopped.headers["content-type"].startswith(PROBLEM)
     assert ann.do("POST", account, "/start").status_code == 202
     ann.until(account, "running")
     assert ann.do("GET", account).json()["service_id"] == number, "its droplet was kept"
@@ -91,6 +97,35 @@ def _guarded(stack: LocalStack, user: User, number: int) -> None:
     assert user.password not in log
 
 
+def _trades(user: User, account: str) -> None:
+    """The account is a connection: what its login holds, and an order's life, over its own gateway."""
+    connection = f"/api/v1/connections/{account}"
+    found = eventually(
+        lambda: user.client.get(f"{connection}/account"),
+        lambda answer: answer.status_code == 200,
+        pause=IBKR_PAUSE,
+    )
+    assert found.json()["id"].startswith("DU")
+    assert user.client.get(f"{connection}/positions").json() == []
+    # Without a fresh quote the limits refuse an order, and the first one may take its time.
+    eventually(
+        lambda: user.client.get(f"{connection}/quotes/AAPL").json(),
+        lambda quote: quote.get("ask") is not None,
+        pause=IBKR_PAUSE,
+    )
+    order = {"symbol": "AAPL", "side": "buy", "qty": 1, "order_type": "limit", "limit_price": 1.25}
+    placed = user.client.post(f"{connection}/orders", json={**order, "client_order_id": "first"})
+    assert placed.status_code == 201, placed.text
+    number = placed.json()["id"]
+    assert number in [one["id"] for one in user.client.get(f"{connection}/orders").json()]
+    assert user.client.delete(f"{connection}/orders/{number}").status_code in (200, 202)
+    eventually(
+        lambda: user.client.get(f"{connection}/orders/{number}").json()["status"],
+        lambda status: status == "cancelled",
+        pause=IBKR_PAUSE,
+    )
+
+
 def _hidden_from(other: User, account: str) -> None:
     """Another user can't tell this account from one that never was."""
     tried = (("GET", ""), ("GET", "/status"), ("POST", "/stop"), ("DELETE", ""), ("GET", "/logs"))
@@ -100,6 +135,8 @@ def _hidden_from(other: User, account: str) -> None:
         assert real.headers["content-type"].startswith(PROBLEM)
         assert real.json()["type"] == made_up.json()["type"]
     assert other.client.get(f"{ACCOUNTS}/accounts").json()["accounts"] == []
+    for path in ("account", "positions", "orders", "health"):
+        assert other.client.get(f"/api/v1/connections/{account}/{path}").status_code == 404
 
 
 def test_the_scheduler_has_passes_run(stack: LocalStack, service: Service) -> None:
