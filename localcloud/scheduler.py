@@ -121,7 +121,7 @@ class Scheduler:
                 return f"{answer.status_code} {answer.reason_phrase}"
         except TimeoutError:
             return f"no answer within {deadline:g} s"
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"no answer: {type(error).__name__}"
 
     def _token(self, email: str, audience: str) -> str:

@@ -115,8 +115,8 @@ async def test_a_paused_or_removed_job_is_not_called(cloud: Cloud, called: Calle
 
 
 async def test_nobody_there_is_said(cloud: Cloud) -> None:
-    said = await Scheduler(cloud).attempt(job("http://127.0.0.1:1/"))
-    assert said == "no answer: ConnectError"
+    assert await Scheduler(cloud).attempt(job("http://127.0.0.1:1/")) == "no answer: ConnectError"
+    assert await Scheduler(cloud).attempt(job("http://127.0.0.1:x/")) == "no answer: InvalidURL"
 
 
 async def test_a_private_service_admits_the_account_that_may_invoke_it(

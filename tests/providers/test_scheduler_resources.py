@@ -47,6 +47,7 @@ async def test_a_job_waits_for_its_time_until_it_is_deleted(project: Declared) -
         ({"name": "a job"}, 400, "must be formatted"),
         ({"region": "us-wst1"}, 404, "us-wst1"),
         ({"schedule": "every 5 minutes"}, 400, "Schedule or time zone is invalid"),
+        ({"schedule": "0 0 31 2 *"}, 400, "a date that never comes"),
         ({"timeZone": "Mars/Olympus"}, 400, "Schedule or time zone is invalid"),
         ({"attemptDeadline": "5s"}, 400, r"between \[15s, 1800s\]"),
         ({"httpTarget": {"uri": "ftp://x"}}, 400, "begin with http"),

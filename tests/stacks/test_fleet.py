@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pulumi
 import pytest
 
 from broker.fleet.spec import gateway_token
@@ -13,7 +14,7 @@ from components.reconcile_schedule import cron
 from localcloud.cron import parse as parse_cron
 from stacks.fleet_service import deterministic_url
 from tests.stacks.inventory import FLEET
-from tests.stacks.plan import NUMBER, Plan, plan_of, settings_of
+from tests.stacks.plan import FOUNDATION_OUTPUTS, NUMBER, Plan, plan_of, settings_of
 
 URL = f"https://ibkr-api-{NUMBER}.us-west1.run.app"
 
@@ -127,6 +128,14 @@ def test_the_service_alone_uses_the_wrapping_key(staging: Plan) -> None:
     waits_for = staging.one("cloudrunv2/service:Service").waits_for
     assert {"ibkr-fleet-key-api-use", "ibkr-fleet-key-api-view"} <= waits_for
     assert "FLEET_KEY_FILE" not in environment(staging)
+
+
+def test_a_foundation_without_the_key_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(FOUNDATION_OUTPUTS, "fleet_key")
+    with pytest.raises(
+        pulumi.RunError, match=r"has no wrapping key .* Set `ibkr:fleet.enabled`"
+    ):
+        plan_of(settings_of("staging", FLEET))
 
 
 def test_the_local_key_is_a_file_that_the_service_alone_reads(local: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from localcloud import cron
@@ -33,7 +34,8 @@ class Job(GcpHandler):
         if target is None:
             raise CloudError(501, "the local cloud's scheduler calls HTTP targets only")
         try:
-            cron.parse(inputs.get("schedule") or "", inputs.get("timeZone") or "Etc/UTC")
+            schedule = cron.parse(inputs.get("schedule") or "", inputs.get("timeZone") or "Etc/UTC")
+            schedule.after(datetime.now(UTC))
         except ValueError as error:
             raise _bad(f"Schedule or time zone is invalid. (Here: {error}; unix-cron only.)") from None
         self._verify_target(target, inputs["project"])
