@@ -132,9 +132,7 @@ def test_the_service_alone_uses_the_wrapping_key(staging: Plan) -> None:
 
 def test_a_foundation_without_the_key_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(FOUNDATION_OUTPUTS, "fleet_key")
-    with pytest.raises(
-        pulumi.RunError, match=r"has no wrapping key .* Set `ibkr:fleet.enabled`"
-    ):
+    with pytest.raises(pulumi.RunError, match=r"has no wrapping key .* Set `ibkr:fleet.enabled`"):
         plan_of(settings_of("staging", FLEET))
 
 
