@@ -200,13 +200,13 @@ async def scheduler(fleet_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def test_a_token_that_anybody_can_sign_runs_no_pass_and_reads_nothing(
     scheduler: httpx.AsyncClient, issuer: Issuer, fleet_environment: dict[str, str]
 ) -> None:
-    claims = {
+    claims: dict[str, Any] = {
         "iss": issuer.url, "aud": fleet_environment["SCHEDULER_AUDIENCE"], "sub": "1", "exp": 4_000_000_000,
         "email": fleet_environment["SCHEDULER_EMAIL"], "email_verified": True, "roles": ["operator"],
     }  # fmt: skip
     public = issuer.keys["one"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head = {"kid": "one"}
-    unsigned = jwt.encode(claims, None, algorithm="none", headers=head)
+    unsigned = jwt.encode(claims, "", algorithm="none", headers=head)
     # PyJWT refuses to sign with a public key, as an attacker's library wouldn't.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jwt.algorithms.HMACAlgorithm, "prepare_key", lambda _self, key: key)
