@@ -3,9 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import broker, machine, up
+from benchmarks import broker, fleet, machine, up
 
-MEASUREMENTS: dict[str, Callable[[], Iterator[str]]] = {"broker": broker.measure, "up": up.measure}
+MEASUREMENTS: dict[str, Callable[[], Iterator[str]]] = {
+    "broker": broker.measure,
+    "fleet": fleet.measure,
+    "up": up.measure,
+}
 
 
 def main(names: list[str]) -> int:

@@ -44,13 +44,14 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(home)
 
 
-def new_database(server: str, name: str) -> str:
-    """A database with the fleet's tables and the soak's clock; its URL."""
+def new_database(server: str, name: str, virtual_time: bool = True) -> str:
+    """A database with the fleet's tables and, unless told otherwise, the soak's clock; its URL."""
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(f'create database "{name}"')
     url = server.replace("/postgres?", f"/{name}?")
-    with psycopg.connect(url, autocommit=True) as db:
-        Clock.prepare(db, name)
+    if virtual_time:
+        with psycopg.connect(url, autocommit=True) as db:
+            Clock.prepare(db, name)
     from sqlalchemy import create_engine
 
     import broker.fleet.models

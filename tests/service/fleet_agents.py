@@ -128,8 +128,10 @@ class Agent:
 class Agents:
     """Runs an agent on every droplet that is up."""
 
-    def __init__(self, api: LocalDigitalOcean, enrol: Enrol, folder: Path) -> None:
-        self._api, self._enrol, self._folder = api, enrol, folder
+    def __init__(
+        self, api: LocalDigitalOcean, enrol: Enrol, folder: Path, kind: type[Agent] = Agent
+    ) -> None:
+        self._api, self._enrol, self._folder, self._kind = api, enrol, folder, kind
         self._agents: dict[str, Agent] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agents", daemon=True)
@@ -158,7 +160,7 @@ class Agents:
                 if agent.up and name not in up:
                     agent.close()
             for name, spec in up.items():
-                agent = self._agents.get(name) or Agent(spec["address"], spec["user_data"], self._folder)
+                agent = self._agents.get(name) or self._kind(spec["address"], spec["user_data"], self._folder)
                 self._agents[name] = agent
                 if not agent.up:
                     agent.boot()
