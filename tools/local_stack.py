@@ -68,7 +68,8 @@ class LocalStack:
         """Show what `up` would do, and whether a policy forbids it.
 
         Only a preview asks the policy pack: half a second of processor is much beside an `up` without changes
-        (docs/benchmarks.md), and here nobody's cloud is at stake. A local cloud that was started for it alone doesn't stay.
+        (docs/benchmarks.md), and here nobody's cloud is at stake. A local cloud that was started for it alone
+        doesn't stay.
         """
         was_running = self.cloud.is_running()
         with self._ready() as lock:
