@@ -55,6 +55,7 @@ def _serve() -> int:
             users = getattr(app.state, "user_connections", None)
             if users is not None:
                 users.end_streams()
+            app.state.dashboard.close()
             await super().shutdown(sockets)
 
     # uvicorn raises the signal again once it has ended in good order, and without a handler that is

@@ -10,7 +10,7 @@ import httpx
 from fastapi import FastAPI, Request, Response
 
 from broker.alerts import Alerts
-from broker.service import fleet_problems, halt, problems
+from broker.service import dashboard, fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.certificates import certificates
 from broker.service.connections import DefaultConnection
@@ -27,6 +27,7 @@ from broker.service.routes import NoPosition, UnknownConnection, probes, trading
 from broker.service.sessions import sessions
 from broker.service.settings import Settings
 from broker.service.user_connections import UserConnections
+from broker.service.values import ValueKeeper, ValueStore
 from broker.service.verification import verification
 
 
@@ -59,9 +60,12 @@ def create_app(settings: Settings) -> FastAPI:
             if users:
                 users.start()
             await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
+            values = ValueKeeper("default", default.account, ValueStore(engine))
+            values.start()
             try:
                 yield
             finally:
+                await values.stop()
                 # Side by side: an instance has a few seconds for all.
                 ends = [one.stop() for one in (users, fleet) if one]
                 await asyncio.gather(default.stop(), *ends)
@@ -87,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(sessions)
     app.include_router(probes)
     app.include_router(metrics)
+    dashboard.install(app, settings.service.stack)
     app.add_middleware(
         RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -25,6 +25,7 @@ from broker.service.user_connections import UserConnections
 log = structlog.get_logger("broker.service.halt")
 
 Operator = Annotated[Principal, Depends(require("operator"))]
+Action = Literal["halt", "resume"]
 
 switch = APIRouter(
     prefix="/api/v1",

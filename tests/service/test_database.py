@@ -14,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
-import broker.fleet.models  # noqa: F401 - its tables join the metadata
+import broker.fleet.models
+import broker.service.values  # noqa: F401 - both add their tables to the metadata
 from broker.errors import DuplicateClientOrderId
 from broker.journal import Journal
 from broker.models import Fill, OrderReport, Status

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-import broker.fleet.models  # noqa: F401 - its tables join the metadata
+import broker.fleet.models
+import broker.service.values  # noqa: F401 - both add their tables to the metadata
 from broker.tables import metadata
 
 connection = context.config.attributes["connection"]

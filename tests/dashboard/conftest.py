@@ -1,0 +1,128 @@
+"""A real Chromium before the service, which has its fleet on: the dashboard as people use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from tests.service.conftest import (
+    Issuer,
+    app,
+    client_for,
+    database_url,
+    environment,
+    issuer,
+    migrated,
+    postgres,
+)
+from tests.service.fleet_fixtures import agents, cloud, fleet_app, fleet_changes, fleet_environment
+from tools.browser import chromium
+
+__all__ = [
+    "agents",
+    "app",
+    "client_for",
+    "cloud",
+    "database_url",
+    "environment",
+    "fleet_app",
+    "fleet_changes",
+    "fleet_environment",
+    "issuer",
+    "migrated",
+    "postgres",
+]
+
+#: milliseconds that a page may take on a machine that does much else
+PATIENCE = 45_000
+expect.set_options(timeout=PATIENCE)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Site:
+    """The service over real HTTP, and how a user logs in."""
+
+    url: str
+    issuer: Issuer
+    server: uvicorn.Server
+    #: what a page said or broke, other than what the test expects
+    complaints: list[str] = field(default_factory=list)
+
+    async def log_in(self, context: BrowserContext, *roles: str, user: str = "ada", page: str = "/") -> Page:
+        """A page of somebody who has followed a login link."""
+        opened = await context.new_page()
+        opened.set_default_timeout(PATIENCE)
+        opened.on("pageerror", lambda error: self.complaints.append(str(error)))
+        opened.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
+        token = self.issuer.token(*(roles or ("trader", "operator")), sub=user, exp=int(time.time()) + 3600)
+        await opened.goto(f"{self.url}/login?next={page}#{token}")
+        await opened.wait_for_url(f"{self.url}{page}")
+        return opened
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """The machine's Chromium."""
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=str(chromium()), args=FLAGS)
+        yield found
+        await found.close()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """One person's browser."""
+    made = await browser.new_context(
+        viewport={"width": 1200, "height": 900}, locale="en-US", timezone_id="UTC"
+    )
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def site(fleet_app: FastAPI, issuer: Issuer) -> AsyncIterator[Site]:
+    """The service, listening."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(fleet_app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    found = Site(f"http://127.0.0.1:{listener.getsockname()[1]}", issuer, server)
+    yield found
+    fleet_app.state.dashboard.close()
+    server.should_exit = True
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    assert found.complaints == []
+
+
+@pytest.fixture
+def picture() -> Callable[[Page, str], Awaitable[None]]:
+    """Writes a picture of a page into the folder that DASHBOARD_PICTURES names, if it names one."""
+    folder = os.environ.get("DASHBOARD_PICTURES", "")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+
+    async def take(page: Page, name: str) -> None:
+        if folder:
+            await page.screenshot(path=f"{folder}/{name}.png")
+
+    return take
