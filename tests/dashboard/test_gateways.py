@@ -45,7 +45,7 @@ async def test_a_gateway_is_connected_watched_and_deleted(
 
     # Somebody else sees nothing of it.
     theirs = await browser.new_context()
-    eve = await site.log_in(theirs, "user", "trader", "operator", user="eve", page="/gateways")
+    eve = await site.log_in(theirs, "user", "trader", user="eve", page="/gateways")
     await expect(eve.locator("#gateways")).to_contain_text("No account is connected yet")
     for path in (
         f"/gateways/{account}",

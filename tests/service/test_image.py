@@ -146,12 +146,15 @@ def _run(stage: Stage, command: str) -> None:
     if command.startswith("useradd"):
         return  # it would be a user of this machine
     uv = environments.installed_uv()
-    command = command.replace("python -m venv", f"{uv} venv --quiet --python {sys.executable}")
-    command = command.replace(PIP, f"{uv} pip install --quiet --python /opt/venv/bin/python --require-hashes")
+    # The image's folders first: what this machine's paths hold isn't the image's, such as a checkout in /tmp.
+    step = stage.here(command)
+    step = step.replace("python -m venv", f"{uv} venv --quiet --python {sys.executable}")
+    quick = f"{uv} pip install --quiet --python {stage.path('/opt/venv/bin/python')} --require-hashes"
+    step = step.replace(stage.here(PIP), quick)
     variables = environments.uv_settings() | {"XDG_CACHE_HOME": str(machine.cache_folder().parent)}
     variables["PATH"] = f"{stage.path('/opt/venv/bin')}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", "-ec", stage.here(command)],
+        ["sh", "-ec", step],
         cwd=stage.path("") if stage.workdir != "/" else stage.root,
         env=variables,
         capture_output=True,
