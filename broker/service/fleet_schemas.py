@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, field_
 from pydantic.config import JsonDict
 
 from broker.fleet import spec
-from broker.fleet.account import Account, State
+from broker.fleet.account import Account, State, Wanted, message_of
 
 Environment = Literal["demo", "live", "paper"]
 Status = Literal["provisioning", "initializing", "running", "stopped", "error", "deleted"]
@@ -175,7 +175,7 @@ def connected(account: Account, size: str, prices: dict[str, float]) -> Connecte
             "account_id": account.id,
             "service_id": account.do_droplet_id,
             "status": account.status,
-            "message": account.message,
+            "message": _message(account),
             "environment": account.environment,
             "reason": account.status_reason,
             "since": account.status_since,
@@ -188,6 +188,13 @@ def connected(account: Account, size: str, prices: dict[str, float]) -> Connecte
             "billing": billing(account, size, prices),
         }
     )
+
+
+def _message(account: Account) -> str:
+    """What the status says; of what was asked for just now, that it is on the way."""
+    if account.wanted == Wanted.RUNNING or account.status in (State.STOPPED, State.DELETED, State.ERROR):
+        return account.message
+    return message_of(State.STOPPED, "deleting" if account.wanted == Wanted.DELETED else "stopping")
 
 
 def billing(account: Account, size: str, prices: dict[str, float]) -> Billing:

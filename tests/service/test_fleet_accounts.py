@@ -50,6 +50,7 @@ async def test_a_life(ada: httpx.AsyncClient, agents: Agents, cloud: LocalDigita
 
     answer = await ada.post(f"{there}/stop")
     assert (answer.status_code, answer.json()["wanted"]) == (202, "stopped")
+    assert answer.json()["message"] == "The server is being stopped."
     stopped = await until(status, "powered_off", key="reason")
     assert (stopped["status"], stopped["billing"]["billed"]) == ("stopped", True)
     assert "switched off too" in stopped["billing"]["message"]
