@@ -14,7 +14,7 @@ BACKUP ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token cost image rollback restore login test bench soak lint lock clean setup
+.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -35,6 +35,7 @@ help:
 	@echo "make logs      what machines and service say (NAME=machine)"
 	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:4002)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
+	@echo "make dashboard a link that opens the dashboard, logged in"
 	@echo "make login     a paper login at the local exchange, as connect wants it (make -s login)"
 	@echo "make output    one stack output (make -s output NAME=service_url)"
 	@echo "make env       what a shell needs to run pulumi by hand: eval \"\$$(make -s env)\""
@@ -65,7 +66,7 @@ status output:
 	$(ready_with_cli)
 	$(stack) --name '$(NAME)'
 
-logs token login verify:
+logs token login dashboard verify:
 	$(ready)
 	$(stack) --name '$(NAME)'
 

@@ -5,8 +5,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tools import pulumi_cli, pulumi_process, service_check, summary
 from tools.environments import MAIN
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
     changing = ["up", "preview", "drift", "destroy", "refresh", "rollback", "restore"]
-    looking = ["status", "logs", "output", "token", "login", "env"]
+    looking = ["status", "logs", "output", "token", "login", "dashboard", "env"]
     result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
@@ -45,7 +46,14 @@ def up(stack: LocalStack) -> None:
     if outputs.get("service_url"):
         with Progress("Waiting for the gateway's login"):
             health = service_check.wait(str(outputs["service_url"]), stack.token())
-    print(summary.running(outputs, health))
+    print(summary.running(outputs, health, stack.token()))
+
+
+def service_url(outputs: Mapping[str, Any]) -> str:
+    """Where the service is. Raises CommandFailed."""
+    if not outputs.get("service_url"):
+        raise CommandFailed("There is no service: `make up` starts it.")
+    return str(outputs["service_url"])
 
 
 def destroy(stack: LocalStack) -> None:
@@ -158,6 +166,8 @@ def run_local(options: argparse.Namespace) -> None:
             print(stack.token())
         case "login":
             print(json.dumps(stack.login()))
+        case "dashboard":
+            print(summary.login_link(service_url(stack.outputs()), stack.token()))
 
 
 def run_real(options: argparse.Namespace) -> None:
@@ -185,6 +195,8 @@ def run_real(options: argparse.Namespace) -> None:
             show_output(stack.outputs(), options.name)
         case "token":
             raise CommandFailed(f"Tokens for {stack.name} come from its own issuer (ibkr:auth.issuer).")
+        case "dashboard":
+            print(f"{service_url(stack.outputs())}/login")
         case "login":
             raise CommandFailed("Only the local cloud's exchange gives logins away.")
 

@@ -15,8 +15,8 @@ def painted(text: str, paint: str) -> str:
     return f"{paint}{text}{PLAIN}" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
-def running(outputs: Mapping[str, Any], health: Health) -> str:
-    """What runs now, and commands to try that work as they stand."""
+def running(outputs: Mapping[str, Any], health: Health, token: str = "") -> str:
+    """What runs now, and commands to try that work as they stand; a login link with the token."""
     lines = ["", painted("What runs now", BOLD)]
     rows = [("Service", str(outputs.get("service_url", "none")))]
     if outputs.get("gateway_host"):
@@ -36,13 +36,20 @@ def running(outputs: Mapping[str, Any], health: Health) -> str:
             *[f"  {command}" for command in tries(str(outputs["service_url"]))],
             *[f"  {connect(str(outputs[name]))}" for name in ("accounts_url",) if outputs.get(name)],
         ]
-    lines += ["", painted("make status | logs | tunnel | destroy; make help lists them all", DIM)]
+    if outputs.get("service_url") and token:
+        lines += ["", painted("Dashboard", BOLD), f"  {login_link(str(outputs['service_url']), token)}"]
+    lines += ["", painted("make status | logs | tunnel | dashboard | destroy; make help lists them all", DIM)]
     return "\n".join(lines)
 
 
 def broker(health: Health) -> str:
     """The broker's health in a few words."""
     return health.says if health.ok else f"NOT connected: {health.says}"
+
+
+def login_link(url: str, token: str) -> str:
+    """Opens the dashboard without a question. Browsers keep to themselves what is behind the `#`."""
+    return f"{url}/login#{token}"
 
 
 def tries(url: str) -> list[str]:

@@ -72,6 +72,14 @@ def test_up_shows_how_to_connect_an_account_where_the_service_makes_droplets() -
     assert "/connect\n" not in summary.running(OUTPUTS, Health(True, "connected"))
 
 
+def test_up_ends_with_a_link_that_opens_the_dashboard() -> None:
+    said = summary.running(OUTPUTS, Health(True, "connected"), "a.b.c")
+    assert "http://127.20.128.4:8080/login#a.b.c" in said.split()
+    assert "/login#" not in summary.running({**OUTPUTS, "service_url": None}, Health(False, "none"), "a.b.c")
+    with pytest.raises(CommandFailed, match="make up"):
+        stack.service_url({})
+
+
 def test_an_output_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(CommandFailed, match="droplets, gateway_host, gateway_port, service_url"):
         stack.show_output(dict(OUTPUTS), "nat")
