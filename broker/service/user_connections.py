@@ -6,9 +6,9 @@
 Any number of instances may have a connection to one gateway at once, without a lease. What makes that safe:
 an order is sent by the one call whose transaction entered it in the journal, limits are decided under a lock
 per account in that transaction, and news is written down by whoever hears it first (`client_portal.told`).
-IBKR's limits are kept by the droplet's agent, through which all requests of a gateway go. Where two
-instances place orders at one moment, IBKR may forget its question about one of them: that one is refused,
-and nothing was placed.
+IBKR's limits, and the gateway's one conversation about an order, are kept by the droplet's agent, through
+which all requests of a gateway go. (Without it, of two orders at one moment IBKR would forget its question
+about one: that one is refused, and nothing was placed.)
 
 Whoever asks for an account that isn't theirs, or isn't there, gets the same answer after the same work.
 """
