@@ -1,9 +1,10 @@
-"""What an operator is alerted of, as rules over the service's log lines.
+"""What an operator is alerted of, as rules over the service's log lines and the gateway VM's metrics.
 
 A rule's filter is written in the Logging query language, over the fields that the service writes
-(tests/stacks/test_alert_rules.py drives the service and holds its real lines against every filter).
+(tests/service/test_alert_rules.py drives the service and holds its real lines against every filter).
 `MatchRule` fires at every line that matches; `SilenceRule` when no line did for a while, which is also so
-when the service never wrote one; `RateRule` when too many requests were answered with a status.
+when the service never wrote one; `RateRule` when too many requests were answered with a status; `MetricRule`
+by a metric that the gateway VM publishes (cloud-init/files/gateway/health).
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class RateRule(Rule):
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class MetricRule(Rule):
+    """Fires once `query` (PromQL) has given anything for so many `minutes`."""
+
+    query: str
+    minutes: int
+
+
 _MOVED = 'jsonPayload.event="account moved"'
 
 SERVICE: tuple[Rule, ...] = (
@@ -83,7 +92,34 @@ SERVICE: tuple[Rule, ...] = (
     ),
 )
 
+_GATEWAY = "custom_googleapis_com:ibkr_gateway_"
+
 GATEWAY: tuple[Rule, ...] = (
+    MetricRule(
+        "gateway-handshake",
+        "IB Gateway answers no API handshake, or its machine is silent",
+        "CRITICAL",
+        "The machine's serial console and the journal of ibkr-gateway-health say why. IBKR's own reset takes "
+        "minutes at night, and hours in the night to Saturday.",
+        f"(max(max_over_time({_GATEWAY}handshake[10m])) or vector(0)) < 1",
+        10,
+    ),
+    MetricRule(
+        "gateway-second-factor",
+        "The gateway's login waits for the second factor",
+        "WARNING",
+        "Approve it on the phone. Don't restart the gateway for it: each start is another push.",
+        f"max(max_over_time({_GATEWAY}second_factor_waiting_seconds[2m])) > 0",
+        1,
+    ),
+    MetricRule(
+        "gateway-session-taken",
+        "Another login of the gateway's user took its session",
+        "ERROR",
+        "Use a second IBKR user name for the phone and Trader Workstation.",
+        f"max(max_over_time({_GATEWAY}session_taken[2m])) > 0",
+        1,
+    ),
     SilenceRule(
         "gateway-silent",
         "The service has no working connection to IB Gateway",
@@ -152,3 +188,18 @@ _DROPLETS: tuple[Rule, ...] = (
         'jsonPayload.alert="unknown_droplet"',
     ),
 )
+
+#: where docs/runbooks.md goes on, by the rule's name; the others' remedies say it all
+RUNBOOKS = {
+    "second-factor": "Second factor",
+    "gateway-second-factor": "Second factor",
+    "gateway-handshake": "Nightly restart",
+    "gateway-silent": "Nightly restart",
+    "failed-logins": "Locked account",
+    "droplet-error": "Droplet stuck",
+    "enrolment-token": "Droplet stuck",
+    "certificate-changed": "Droplet stuck",
+    "reconcile-stalled": "Droplet stuck",
+    "unknown-droplet": "Restore of the database",
+    "refused-tokens": "Key rotation",
+}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.alert_rules import MatchRule, RateRule, Rule, SilenceRule
+from components.alert_rules import RUNBOOKS, MatchRule, MetricRule, RateRule, Rule, SilenceRule
 from components.options import child_options
 
 _BETWEEN_NOTIFICATIONS = "300s"
@@ -57,6 +57,8 @@ class Observability(pulumi.ComponentResource):
                 self._silence(rule)
             elif isinstance(rule, RateRule):
                 self._rate(rule)
+            elif isinstance(rule, MetricRule):
+                self._policy(rule, _promql(rule, rule.query, rule.minutes))
         self.register_outputs({})
 
     def _match(self, rule: MatchRule) -> None:
@@ -108,7 +110,7 @@ class Observability(pulumi.ComponentResource):
                 auto_close=_CLOSE_AFTER, notification_rate_limit=limit
             ),
             documentation=gcp.monitoring.AlertPolicyDocumentationArgs(
-                content=rule.remedy, mime_type="text/markdown"
+                content=_words(rule), mime_type="text/markdown"
             ),
             user_labels=self._args.labels,
             opts=self._child,
@@ -120,12 +122,20 @@ def service_lines(service: str, wanted: str) -> str:
     return f'resource.type="cloud_run_revision" AND resource.labels.service_name="{service}" AND ({wanted})'
 
 
-def _promql(rule: Rule, query: str) -> gcp.monitoring.AlertPolicyConditionArgs:
+def _words(rule: Rule) -> str:
+    heading = RUNBOOKS.get(rule.name)
+    return rule.remedy + (f"\n\nRunbook: docs/runbooks.md, {heading}" if heading else "")
+
+
+def _promql(rule: Rule, query: str, minutes: int = 1) -> gcp.monitoring.AlertPolicyConditionArgs:
     return gcp.monitoring.AlertPolicyConditionArgs(
         display_name=rule.title,
         condition_prometheus_query_language=(
             gcp.monitoring.AlertPolicyConditionConditionPrometheusQueryLanguageArgs(
-                query=query, duration="60s", evaluation_interval="60s", disable_metric_validation=True
+                query=query,
+                duration=f"{60 * minutes}s",
+                evaluation_interval="60s",
+                disable_metric_validation=True,
             )
         ),
     )

@@ -179,8 +179,8 @@ def test_a_gateway_that_is_away_is_silence(lines: Lines, monkeypatch: pytest.Mon
     watch = AlertWatch(broker, Alerts(), every=0.01)
     watch.start()
     said = 'jsonPayload.event="broker health" AND jsonPayload.connected='
-    count = lambda value: sum(compiled(said + value)(entry) for entry in lines.entries())  # noqa: E731
-    eventually(lambda: count("false"), "a disconnected broker's health is logged")
+    away = compiled(said + "false")
+    eventually(lambda: any(map(away, lines.entries())), "a disconnected broker's health is logged")
     assert lines.matched("gateway-silent") == []
     broker.connect()
     eventually(lambda: lines.matched("gateway-silent"), "a connected broker's health is logged")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from components.alert_rules import GATEWAY, SERVICE, MatchRule, SilenceRule, fleet
+from components.alert_rules import GATEWAY, RUNBOOKS, SERVICE, MatchRule, MetricRule, SilenceRule, fleet
 from localcloud.providers.gcp.logfilter import compiled
 from localcloud.providers.gcp.monitoring import CHANNEL, METRIC, POLICY
 from stacks.problems import SettingsError
 from tests.providers.conftest import Declared, cloud, declared, machines
 from tests.stacks.inventory import FLEET
-from tests.stacks.plan import Plan, plan_of, settings_of
+from tests.stacks.plan import ROOT, Plan, plan_of, settings_of
 
 __all__ = ["cloud", "declared", "machines"]
 EMAILS = {"ibkr:alerts": {"emails": ["ann@trader.test", "bo@trader.test"]}}
@@ -69,6 +73,30 @@ def test_silence_is_counted_in_a_metric_of_its_own(watched: Plan) -> None:
         query = condition["conditionPrometheusQueryLanguage"]["query"]
         assert f"user_ibkr_alerts_{rule.name.replace('-', '_')}{{" in query
         assert f"[{rule.minutes}m]" in query
+
+
+def test_metrics_are_those_that_the_gateway_machine_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "cloud-init/files/gateway"
+    monkeypatch.syspath_prepend(str(folder))
+    loader = importlib.machinery.SourceFileLoader("gateway_health", str(folder / "health"))
+    spec = importlib.util.spec_from_loader("gateway_health", loader)
+    assert spec is not None
+    health = importlib.util.module_from_spec(spec)
+    loader.exec_module(health)
+    log = SimpleNamespace(phase="", since=0.0, session_taken_at=None)
+    points = health.points_of(0.0, log, SimpleNamespace(answered=True, handshake=True), [])
+    published = {re.sub(r"[./]", "_", health.METRIC + name) for name in points}
+    for rule in GATEWAY:
+        if isinstance(rule, MetricRule):
+            asked = re.findall(r"(\w+_com):(\w+)", rule.query)
+            assert {f"{domain}_{name}" for domain, name in asked} <= published
+            assert asked, rule.name
+
+
+def test_runbooks_go_on_where_a_rule_says_so() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    assert set(RUNBOOKS.values()) <= set(headings)
+    assert RUNBOOKS.keys() <= {rule.name for rule in (*SERVICE, *GATEWAY, *fleet(5))}
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 30])
