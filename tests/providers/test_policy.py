@@ -18,7 +18,7 @@ from tests.providers.test_engine import Engine
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----"
 PACK = [str(Path(__file__).resolve().parents[2] / "policy")]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture

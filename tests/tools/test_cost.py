@@ -16,6 +16,7 @@ from tools.cost_lines import lines_of, price, prices, total
 from tools.environments import CHECKOUT
 from tools.local_cloud import CommandFailed
 
+pytestmark = pytest.mark.timeout(300)  # plans are made in processes of their own, beside whatever else runs
 STACKS = [file.name[7:-5] for file in sorted(CHECKOUT.glob("Pulumi.*.yaml"))]
 
 
