@@ -146,6 +146,7 @@ async def instance(users_environment: dict[str, str]) -> AsyncIterator[Instance]
         async def start(**changes: str) -> FastAPI:
             made = create_app(Settings.from_environment(users_environment | changes))
             await stack.enter_async_context(made.router.lifespan_context(made))
+            await until(lambda: made.state.fleet._parts)  # a busy machine takes longer than the start waits
             return made
 
         yield start
