@@ -309,15 +309,17 @@ def test_the_options_decide_the_order_type(given: dict[str, float], order_type: 
 def _failures() -> list[errors.BrokerError]:
     order = Order("1" * 32, "AAPL", "buy", 1, "market", "unknown", client_order_id="mine")
     problems = [errors.FieldProblem("qty", "must be above 0", "0")]
+    since = datetime(2026, 1, 1, tzinfo=UTC)
     made: dict[str, errors.BrokerError] = {
-        "NotConnected": errors.NotConnected("away", since=datetime(2026, 1, 1, tzinfo=UTC)),
+        "NotConnected": errors.NotConnected("away", since=since),
+        "AccountNotRunning": errors.AccountNotRunning("off", "stopped", "idle", since, "start it"),
         "RateLimited": errors.RateLimited("too often", 3.0),
         "InvalidRequest": errors.InvalidRequest(problems),
         "UnknownSymbol": errors.UnknownSymbol("X"),
         "AmbiguousContract": errors.AmbiguousContract("X", ["X NYSE", "X LSE"]),
         "DuplicateClientOrderId": errors.DuplicateClientOrderId("mine", order),
         "OrderOutcomeUnknown": errors.OrderOutcomeUnknown("no answer", order),
-        "Halted": errors.Halted(datetime(2026, 1, 1, tzinfo=UTC), "ada", "news"),
+        "Halted": errors.Halted(since, "ada", "news"),
         "LimitExceeded": errors.LimitExceeded("max_order_qty", 5, 4),
     }
     kinds = [k for _, k in inspect.getmembers(errors, inspect.isclass) if issubclass(k, errors.BrokerError)]
