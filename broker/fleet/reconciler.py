@@ -167,8 +167,9 @@ class _OnePass:
             return told
         for found, count in told.probes.items():
             metrics.probes.labels(found).inc(count)
-        metrics.quarantined.set(told.quarantined)
-        metrics.held_back.set(told.held_back)
+        if told.whole:
+            metrics.quarantined.set(told.quarantined)
+            metrics.held_back.set(told.held_back)
         return told
 
     def _sort(self, ours: list[Droplet]) -> tuple[dict[str, list[Droplet]], dict[str, list[Droplet]]]:

@@ -23,6 +23,7 @@ def test_a_pass_in_between_lists_only_accounts_on_the_way(fleet, monkeypatch):
         db.execute(text("update broker_accounts set updated_at = updated_at - interval '1 hour'"))
     new = fleet.connect(name="new")
     stranger = fleet.world.add_foreign("stack:other", "manager:service", f"account:{new}")
+    fleet.reconciler.metrics.quarantined.set(7)
     tags = []
     listing = fleet.world.list_by_tag
     monkeypatch.setattr(fleet.world, "list_by_tag", lambda tag, of: tags.append(tag) or listing(tag, of))
@@ -33,4 +34,7 @@ def test_a_pass_in_between_lists_only_accounts_on_the_way(fleet, monkeypatch):
     assert fleet.status(new) == ("running", "")
     assert set(tags) == {f"account:{new}"}
     assert stranger in fleet.world.machines
+    quarantined = ("fleet_quarantined", {})
+    assert fleet.reconciler.metrics.registry.get_sample_value(*quarantined) == 7, "it saw some accounts only"
     assert fleet.reconciler.run_pass().accounts == 2
+    assert fleet.reconciler.metrics.registry.get_sample_value(*quarantined) == 0
