@@ -46,7 +46,7 @@ help:
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
 	@echo "make bench     measure"
-	@echo "make soak      1,000 random fault schedules over each broker (SOAK_ARGS)"
+	@echo "make soak      1,000 random fault schedules over each broker and the fleet (SOAK_ARGS)"
 	@echo "make lint      ruff, mypy, hadolint; actionlint and zizmor for the workflows"
 	@echo "make lock      lock the requirements anew"
 	@echo "make clean     remove what was set up in this folder (after make destroy)"

@@ -24,14 +24,18 @@ class Boundary:
         self.frozen = threading.Event()
         self.points = 0
         self._kill_at = self._freeze_at = 0
+        self._only = ""
         self._going = threading.Event()
         self._going.set()
         self._lock = threading.Lock()
 
-    def end_at(self, kill: int = 0, freeze: int = 0) -> None:
-        """Counting from here, which point is the last one, or the one to freeze at. 0: none."""
+    def end_at(self, kill: int = 0, freeze: int = 0, only: str = "") -> None:
+        """Counting from here, which point is the last one, or the one to freeze at; 0: none.
+
+        `only` those around calls of that name count, if one is given.
+        """
         with self._lock:
-            self.points, self._kill_at, self._freeze_at = 0, kill, freeze
+            self.points, self._kill_at, self._freeze_at, self._only = 0, kill, freeze, only
 
     def kill(self) -> None:
         """Ends the process wherever it is."""
@@ -43,13 +47,14 @@ class Boundary:
         self._going.set()
         self.frozen.clear()
 
-    def reach(self) -> None:
+    def reach(self, name: str) -> None:
         """Raises Killed, or returns once the process isn't frozen (any more)."""
         with self._lock:
-            self.points += 1
-            if self.points == self._kill_at:
+            counts = self._only in ("", name)
+            self.points += counts
+            if counts and self.points == self._kill_at:
                 self.killed = True
-            if self.points == self._freeze_at:
+            if counts and self.points == self._freeze_at:
                 self._going.clear()
                 self.frozen.set()
         self._going.wait()
@@ -71,10 +76,10 @@ class _Around:
             return found
 
         def call(*arguments: Any, **named: Any) -> Any:
-            self._boundary.reach()
+            self._boundary.reach(name)
             try:
                 return found(*arguments, **named)
             finally:
-                self._boundary.reach()
+                self._boundary.reach(name)
 
         return call

@@ -86,13 +86,13 @@ class Instance:
         """Whether a pass hangs in the middle."""
         return self.boundary.frozen.is_set()
 
-    def run_pass(self, kill: int = 0, freeze: int = 0) -> Pass | None:
-        """A pass until it ends, is killed, or freezes at that point; what it told, if it did.
+    def run_pass(self, kill: int = 0, freeze: int = 0, only: str = "") -> Pass | None:
+        """A pass until it ends, is killed, or freezes at that point (see Boundary); what it told, if it did.
 
         Raises what isn't a process's end or a database that is away, and TimeoutError.
         """
         self.told = self.failed = None
-        self.boundary.end_at(kill, freeze)
+        self.boundary.end_at(kill, freeze, only)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self._wait()

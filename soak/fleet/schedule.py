@@ -84,8 +84,8 @@ def _step(drawn: random.Random) -> Step:
         "change_password": lambda: (share, drawn.random() < 0.6),
         "set_policy": lambda: (share, drawn.random() < 0.6),
         "run_passes": lambda: (which, drawn.choice([1, 1, 2, 4, 8])),
-        "kill": lambda: (which, drawn.randint(1, 16)),
-        "freeze": lambda: (which, drawn.randint(1, 14)),
+        "kill": lambda: (which, *_point(drawn)),
+        "freeze": lambda: (which, *_point(drawn)),
         "start_anew": lambda: (which,),
         "advance": lambda: (drawn.choice([1, 20, 61, 130, 400, 2000, 4000]),),
         "fault": lambda: (_fault(drawn),),
@@ -98,6 +98,12 @@ def _step(drawn: random.Random) -> Step:
         "steal": lambda: (share,),
     }
     return what, details[what]() if what in details else ()
+
+
+def _point(drawn: random.Random) -> tuple[int, str]:
+    """Where a process ends or freezes: anywhere, or before or after a call that can't be taken back."""
+    only = drawn.choice(["", "create", "create", "push", "delete", "act", "adopt"])
+    return drawn.randint(1, 2 if only else 16), only
 
 
 def _fault(drawn: random.Random) -> dict[str, Any]:
@@ -117,8 +123,8 @@ def perform(world: World, step: Step) -> None:
     """Carry out one step."""
     what, details = step
     acts: dict[str, Callable[..., object]] = {
-        "kill": lambda which, point: world.run_pass(which, kill=point),
-        "freeze": lambda which, point: world.run_pass(which, freeze=point),
+        "kill": lambda which, point, only: world.run_pass(which, kill=point, only=only),
+        "freeze": lambda which, point, only: world.run_pass(which, freeze=point, only=only),
         "fault": lambda fault: world.fault(**fault),
     }
     act = acts.get(what) or getattr(world, what)
@@ -153,9 +159,11 @@ class Place:
                 tell(f"{step[0]} {' '.join(map(str, step[1]))}")
                 perform(world, step)
             settle(world, tell, within)
-            return self.judge.tally
+        except TimeoutError as hang:
+            self.judge.tally.violated("hung", str(hang))
         finally:
             world.close()
+        return self.judge.tally
 
     def close(self) -> None:
         """Gives everything back."""

@@ -177,14 +177,14 @@ class World:
         runner = Runner(instance.reconciler, instance.budget, moving=moving)
         return runner.interval(told) if told is not None else moving
 
-    def run_pass(self, which: int, kill: int = 0, freeze: int = 0) -> Pass | None:
+    def run_pass(self, which: int, kill: int = 0, freeze: int = 0, only: str = "") -> Pass | None:
         """One pass; a process that died is started anew."""
         instance = self.instances[which]
         if instance.frozen():
             return None
         listed, refusals = self._clock.now - self._lag, self.team.refusals
         doubles = self.judge.doubles_now(listed)
-        told = instance.run_pass(kill, freeze)
+        told = instance.run_pass(kill, freeze, only)
         self.team.settle()
         self.tally.passes += told is not None
         if instance.frozen():
