@@ -16,6 +16,16 @@ from broker.fleet.digitalocean import Budget
 
 #: accounts with a series of their own for what they used; the others are told as one
 _ACCOUNTS_SHOWN = 1000
+#: why an enrolment is refused. From the start there is a series of each: Prometheus sees no increase in one
+#: that begins with its first event
+REFUSALS = (
+    "unknown_token",
+    "used_token",
+    "expired_token",
+    "other_droplet",
+    "condemned_droplet",
+    "other_certificate",
+)
 _PROVISIONING = (15, 30, 60, 90, 120, 180, 240, 300, 420, 600, 900, 1800)
 
 
@@ -58,6 +68,8 @@ class FleetMetrics:
             "fleet_running_seconds", "Seconds an account had a droplet", ("account",), registry=made
         )
 
+        for reason in REFUSALS:
+            self.enrolments_refused.labels(reason)
         self._provisioned: dict[str, int] = {}
         self._shown: set[str] = set()
 

@@ -45,6 +45,8 @@ class ServiceMetrics:
             ("error",),
             registry=self.registry,
         )
+        for error in ("no_token", "invalid_token"):
+            self.refused_tokens.labels(error)  # so that the first one is an increase
 
     def answered(self, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -22,6 +22,7 @@ from tests.service.fleet_fixtures import (
     agents,
     cloud,
     fleet_app,
+    fleet_changes,
     fleet_environment,
     happens,
     login,
@@ -30,7 +31,7 @@ from tests.service.fleet_fixtures import (
 )
 from tests.service.test_bad_requests import assert_problem
 
-__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_environment", "user_for"]
+__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_changes", "fleet_environment", "user_for"]
 TELEGRAM = "tgram://123456789:AbcdefghijklmnopqrstuvwxyzAbcdefghi/12345678"
 TOKEN = "AbcdefghijklmnopqrstuvwxyzAbcdefghi"
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import httpx
 import pytest
+import yaml
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.fleet.metrics import REFUSALS, FleetMetrics
+from broker.service.metrics import ServiceMetrics
+from tests.broker.paper_gateway import ROOT
 from tests.service.fleet_agents import Agents
 from tests.service.fleet_fixtures import (
     PASSWORD,
@@ -16,6 +22,7 @@ from tests.service.fleet_fixtures import (
     agents,
     cloud,
     fleet_app,
+    fleet_changes,
     fleet_environment,
     login,
     until,
@@ -23,7 +30,7 @@ from tests.service.fleet_fixtures import (
 )
 from tests.service.test_bad_requests import assert_problem
 
-__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_environment", "user_for"]
+__all__ = ["ada", "agents", "cloud", "fleet_app", "fleet_changes", "fleet_environment", "user_for"]
 METRICS = "http://service/metrics"
 
 
@@ -56,6 +63,25 @@ async def test_metrics_are_for_monitors_and_operators(
         assert found["process_open_fds{}"] > 0
         for path in ("/api/v1/connections/default/account", "/api/v1/halt"):
             assert_problem(await client.get(path), 403)
+
+
+def test_prometheus_rules_ask_for_metrics_that_there_are() -> None:
+    registries = (ServiceMetrics().registry, FleetMetrics().registry)
+    found = samples("".join(generate_latest(registry).decode() for registry in registries))
+    names = {name.partition("{")[0] for name in found}
+    families = {family.name for registry in registries for family in registry.collect()}
+    document = yaml.safe_load((ROOT / "docs/prometheus-rules.yaml").read_text())
+    rules = [rule for group in document["groups"] for rule in group["rules"]]
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    for rule in rules:
+        asked = set(re.findall(r"\b(?:fleet|api)_\w+", rule["expr"]))
+        assert asked, rule["alert"]
+        # Those with labels may have no sample before the first event.
+        assert all(name in names or name.removesuffix("_total") in families for name in asked), asked
+        runbook = rule["annotations"].get("runbook", f"docs/runbooks.md, {headings[0]}")
+        assert runbook.removeprefix("docs/runbooks.md, ") in headings
+    for reason in REFUSALS:
+        assert found[f"fleet_enrolments_refused_total{{reason={reason}}}"] == 0, "an increase of it is seen"
 
 
 async def test_the_fleet_is_told_of_without_names_addresses_and_secrets(
