@@ -232,7 +232,8 @@ class UserConnections:
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
         for name in list(self._open):
             self._close(name, "the instance ends", DRAIN_SECONDS)
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._ending:  # among them those that ended before, and wait for an order
+            await asyncio.wait(self._ending, timeout=DRAIN_SECONDS + 1)
 
     def end_streams(self) -> None:
         """End all streams of order events: their clients find another instance."""
@@ -372,9 +373,11 @@ class UserConnections:
         now = time.monotonic()
         for name, via in list(self._open.items()):
             account = known.get(name)
+            if self._open.get(name) is not via or (account and not self._seen(via, account)):
+                continue
             if account is None:
                 self._close(name, "the account is gone")
-            elif self._seen(via, account) and via.followed:
+            elif via.followed:
                 via.used_at = now
                 await self._touch(via)
             elif via.resting and now - via.used_at > IDLE_SECONDS:

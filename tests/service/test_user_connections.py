@@ -221,7 +221,8 @@ async def test_requests_at_once_share_one_connection_and_later_ones_ask_no_datab
     assert portal.tap.count("GET", "/iserver/accounts") == 1, "one session was opened"
     with statements(service.state.engine) as asked:
         assert (await ada.get(at(account, "account"))).status_code == 200
-    assert [s for s in asked if "ANY" not in s and " IN " not in s] == [], "but what the watch asks"
+    about = [s for s in asked if "broker_accounts" in s and " IN (" not in s]  # not the watch's
+    assert about == []
 
 
 async def test_a_gateway_that_is_away_is_said_and_come_back_to(
@@ -250,6 +251,22 @@ async def test_nobody_uses_it_so_it_ends_and_a_later_use_opens_it_again(
     assert before._broker.health().state == "disconnected"
     monkeypatch.setattr(user_connections, "IDLE_SECONDS", 240.0)
     assert (await ada.get(at(account, "account"))).status_code == 200
+
+
+async def test_what_ends_one_leaves_the_look_at_the_others(
+    service: FastAPI, client: Clients, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is stopped and idle at once, and another that is idle."""
+    portals = [gateway(), gateway(accounts=["DU7654321"])]
+    first, second = (running(service, portal) for portal in portals)
+    users = service.state.user_connections
+    for account in (first, second):
+        await client(service).get(at(account, "account"))
+    users._watching.cancel()
+    repository(service).change(now(service, first), wanted=Wanted.STOPPED)
+    monkeypatch.setattr(user_connections, "IDLE_SECONDS", -1.0)
+    await users._look()
+    assert users._open == {}
 
 
 @pytest.mark.parametrize("what", ["stop", "credentials", "certificate", "droplet", "delete"])

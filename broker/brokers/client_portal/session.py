@@ -280,6 +280,7 @@ class Session:
         self._stopped.set()
         self._wake.set()
         self.link = unconnected(reason)
+        self.attempted.set()
         self.wire.close()
 
     def _tickle(self) -> Json:
