@@ -101,10 +101,15 @@ class Ibkr:
         )  # fmt: skip
         threading.Thread(target=_end_with, args=(connection, gateway), daemon=True).start()
         assert gateway.stdout
+        login = re.search("^IbLoginId=(.*)$", ini.read_text("iso-8859-1"), re.MULTILINE)
+        assert login
         if hello["resumes"]:  # a session that goes on needs no second factor
-            login = re.search("^IbLoginId=(.*)$", ini.read_text("iso-8859-1"), re.MULTILINE)
-            assert login
             self.admin("approve_second_factor", name=login.group(1))
+        else:
+            asking = threading.Thread(
+                target=self._tell_of_second_factor, args=(connection, login.group(1), gateway)
+            )
+            asking.start()
         for line in gateway.stdout:
             _, ibc, text = line.rstrip("\n").partition("IBC: ")
             if not ibc:
@@ -115,6 +120,18 @@ class Ibkr:
             else:
                 _say(connection, says=text)
         _say(connection, exit=gateway.wait())
+
+    def _tell_of_second_factor(
+        self, connection: socket.socket, name: str, gateway: subprocess.Popen[str]
+    ) -> None:
+        """Says what IBC says when the dialog of the second factor opens."""
+        while gateway.poll() is None:
+            user = self.user(name)
+            if user["waiting_for_second_factor"]:
+                _say(connection, says="Second Factor Authentication initiated")
+            if user["waiting_for_second_factor"] or user["logged_in"]:
+                return
+            time.sleep(0.1)
 
     def _serve_portal(self, connection: socket.socket, hello: dict[str, Any]) -> None:
         session, folder = self._session()

@@ -31,7 +31,14 @@ from tools.machine import cache_folder
 
 _BASE = ("systemd", "systemd-sysv", "dbus", "python3", "iproute2", "ca-certificates", "udev")
 # What Google's and DigitalOcean's Ubuntu images have and debootstrap's smallest variant has not.
-_OF_A_CLOUD_IMAGE = ("cloud-init", "e2fsprogs", "unattended-upgrades", "tzdata", "openssl")
+_OF_A_CLOUD_IMAGE = (
+    "cloud-init",
+    "e2fsprogs",
+    "libnss-systemd",
+    "openssl",
+    "tzdata",
+    "unattended-upgrades",
+)
 _AUTHORITY = "usr/local/share/ca-certificates/boot-tests.crt"
 _NEEDED = ("debootstrap", "unshare", "nsenter", "ip", "mount")
 _RECIPE = 1

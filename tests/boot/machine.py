@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
@@ -185,6 +186,13 @@ class Machine:
         """A path of the machine as it is seen from here, /run and mounted disks included."""
         return Path(f"/proc/{self._pid}/root") / path.lstrip("/")
 
+    @property
+    def _enter(self) -> list[str]:
+        """In front of a command, runs it inside."""
+        namespaces = ["-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w"]
+        inside = ["env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8"]
+        return ["nsenter", "-t", str(self._pid), *namespaces, *inside]
+
     def disk_image(self, name: str) -> Path:
         """The file behind an attached disk."""
         return self._disks[name].file
@@ -192,10 +200,8 @@ class Machine:
     def run(self, *command: str, check: bool = True, stdin: str = "") -> str:
         """What a command prints inside, run by root."""
         done = subprocess.run(
-            ["nsenter", "-t", str(self._pid), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w",
-             "env", "-i", f"PATH={PATH}", "LC_ALL=C.UTF-8", *command],
-            capture_output=True, text=True, input=stdin, timeout=SECONDS,
-        )  # fmt: skip
+            [*self._enter, *command], capture_output=True, text=True, input=stdin, timeout=SECONDS
+        )
         if check and done.returncode != 0:
             raise AssertionError(
                 f"{shlex.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}"
@@ -216,6 +222,18 @@ class Machine:
         return self.run(
             "journalctl", f"--since=@{self._since:.6f}", "--no-pager", *(f"--unit={name}" for name in unit)
         )
+
+    def unit_faults(self, unit: str) -> str:
+        """What systemd finds wrong with a unit's file; empty for nothing."""
+        done = subprocess.run(
+            [*self._enter, "systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=SECONDS
+        )
+        return "" if done.returncode == 0 and not done.stderr else done.stdout + done.stderr
+
+    def exposure(self, unit: str) -> float:
+        """systemd's figure for how much a unit could do: 0 is little, 10 is everything."""
+        said = self.run("systemd-analyze", "security", "--no-pager", unit)
+        return float(re.findall(r"exposure level for \S+ ([0-9.]+)", said)[-1])
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Waits for something that will happen. Shows console and journal when it doesn't."""

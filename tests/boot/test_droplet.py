@@ -67,6 +67,12 @@ def test_cloud_init_and_every_unit_succeed(declared: Droplet) -> None:
     assert declared.ibkr.user(USER)["logged_in"]
 
 
+@pytest.mark.parametrize("unit", ["ibeam-agent", "ibeam-firewall", "ibeam", "forget-user-data"])
+def test_systemd_finds_no_fault_in_a_unit_and_not_much_that_it_could_do(declared: Droplet, unit: str) -> None:
+    assert declared.machine.unit_faults(f"/etc/systemd/system/{unit}.service") == ""
+    assert declared.machine.exposure(f"{unit}.service") < 5
+
+
 def test_who_has_the_token_and_the_certificate_is_served(declared: Droplet) -> None:
     until_authenticated(declared)
     assert declared.ask("POST", "/v1/api/tickle", X_Gateway_Token="another")[0] == 401
@@ -144,6 +150,7 @@ def test_a_snapshot_starts_its_own_ibeam_for_the_service_alone(
         droplet.boot_snapshot()
         droplet.machine.until_active("ibeam-firewall", "ibeam-starter")
         droplet.machine.until(lambda: droplet.ibkr.user(USER)["logged_in"], "it has logged in")
+        assert droplet.machine.exposure("ibeam-starter.service") < 5
         droplet.internet.client(ADDRESS, 5000, SERVICE).close()
         for port, source in ((5000, NEIGHBOUR), (5001, SERVICE), (5001, NEIGHBOUR)):
             with pytest.raises(OSError, match=r"timed out|refused"):

@@ -10,14 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot import artefacts
 from tests.boot.image import Image
 from tests.boot.internet import NEIGHBOUR
 from tests.boot.secrets import forms, holders
-from tests.boot.vm import ADDRESS, PASSWORD, USER, GatewayVm
-from tests.fleet.values import GATEWAY
+from tests.boot.vm import ADDRESS, PASSWORD, PINNED, USER, GatewayVm
+from tests.fleet.values import GATEWAY, LIVE_GATEWAY
 
 pytestmark = pytest.mark.timeout(900)
-UNITS = ("xvfb", "ibkr-gateway-settings", "ibkr-gateway-install", "ibkr-gateway", "ibkr-gateway-proxy")
+UNITS = (
+    "xvfb",
+    "ibkr-gateway-settings",
+    "ibkr-gateway-install",
+    "ibkr-gateway",
+    "ibkr-gateway-proxy",
+    "ibkr-gateway-health",
+)
+HEALTH = "ibkr-gateway-health.service"
 VERSION = GATEWAY["credentials_version"]
 
 
@@ -37,6 +46,27 @@ def test_cloud_init_and_every_unit_succeed(vm: GatewayVm) -> None:
     vm.machine.until_active(*UNITS)
     assert vm.machine.failed() == []
     assert vm.ibkr.user(USER)["logged_in"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_systemd_finds_no_fault_in_a_unit_and_not_much_that_it_could_do(vm: GatewayVm, unit: str) -> None:
+    assert vm.machine.unit_faults(f"/etc/systemd/system/{unit}.service") == ""
+    assert vm.machine.exposure(f"{unit}.service") < 5
+
+
+def test_the_health_that_monitoring_gets_has_crossed_to_ibkr(vm: GatewayVm) -> None:
+    vm.machine.until(lambda: vm.latest("healthy") == ("healthy", 1), "the gateway is healthy")
+    (series,) = {str(each["resource"]) for each in vm.google.points("healthy")}
+    assert "us-west1-b" in series
+    assert vm.latest("handshake") == ("healthy", 1)
+    assert vm.latest("second_factor_waiting_seconds") == ("healthy", 0)
+
+
+def test_its_own_reboots_are_off_and_security_updates_on(vm: GatewayVm) -> None:
+    said = vm.machine.run("apt-config", "dump")
+    assert 'Unattended-Upgrade::Automatic-Reboot "false";' in said
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in said
+    assert 'APT::Periodic::Update-Package-Lists "1";' in said
 
 
 def test_the_vpc_reaches_the_api_and_nothing_else(vm: GatewayVm) -> None:
@@ -101,6 +131,44 @@ def test_a_second_boot_logs_in_again_and_installs_nothing(vm: GatewayVm) -> None
     assert "installing" not in vm.machine.journal("ibkr-gateway-install.service")
     assert "formatting" not in vm.machine.journal("ibkr-gateway-settings.service")
     assert vm.machine.file("srv/ibkr-gateway/paper/layout.xml").read_text() == "the user's settings"
+
+
+def test_a_gateway_that_hangs_is_ended_by_a_user_who_can_read_no_login(vm: GatewayVm) -> None:
+    machine = vm.machine
+    # The watchdog's patience is what is changed here; that it has some is shown in tests/machines.
+    hurried = "\nFAILURES, SETTLING_SECONDS, is_quiet = 1, 0, lambda now, settings: False\n"
+    machine.run("sh", "-c", "cat >>/opt/ibkr-gateway/watchdog.py", stdin=hurried)
+    machine.run("sed", "-i", "s/^EVERY_SECONDS = .*/EVERY_SECONDS = 4.0/", "/opt/ibkr-gateway/health")
+    machine.run("systemctl", "restart", HEALTH)
+    process = machine.run("systemctl", "show", "--property=MainPID", "--value", HEALTH).strip()
+    assert machine.run("stat", "--format=%U", f"/proc/{process}").strip() == "ibgateway-health"
+    machine.run("pkill", "-STOP", "--exact", "java")
+    machine.until(lambda: '"event": "restart"' in machine.journal(HEALTH), "the watchdog acted")
+    shown = ("systemctl", "show", "--property=SubState", "--value", "ibkr-gateway.service")
+    machine.until(lambda: machine.run(*shown).strip() == "auto-restart", "systemd will start it again")
+    assert vm.latest("handshake")[1] == 0
+
+
+def test_a_live_gateway_waits_for_its_person_and_keeps_its_session_over_a_stop(
+    boot_image: Image, tmp_path: Path
+) -> None:
+    with GatewayVm(boot_image, tmp_path) as vm:
+        vm.google.keep_login(VERSION, USER, PASSWORD)
+        vm.ibkr.admin("add_user", name=USER, password=PASSWORD, mode="live", second_factor=True)
+        vm.google.objects[LIVE_GATEWAY["gateway_source"]] = artefacts.installer()
+        vm.boot(**{**LIVE_GATEWAY, **PINNED})
+        vm.until_said("Second Factor Authentication initiated")
+        vm.machine.until(lambda: vm.latest("healthy") == ("second_factor", 0), "monitoring knows")
+        assert vm.latest("second_factor_waiting_seconds")[1] > 0
+        assert vm.machine.state("ibkr-gateway.service") == "active", "it waits"
+        vm.ibkr.admin("approve_second_factor", name=USER)
+        vm.until_logged_in()
+        vm.machine.until(lambda: vm.latest("healthy") == ("healthy", 1), "it is healthy")
+        vm.machine.power_off()
+        vm.boot(**{**LIVE_GATEWAY, **PINNED})
+        vm.until_logged_in()
+        assert "Re-starting session" in vm.machine.journal("ibkr-gateway.service")
+        assert "Second Factor" not in vm.machine.journal("ibkr-gateway.service")
 
 
 @pytest.mark.parametrize("pin", ["gateway_sha256", "ibc_sha256"])

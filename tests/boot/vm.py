@@ -63,6 +63,13 @@ class GatewayVm:
         self.until_said("Login has completed")
         self.machine.until(self._answers, "the API answers")
 
+    def latest(self, metric: str) -> tuple[str, int]:
+        """The last point of a metric, with the state that it is labelled with."""
+        points = self.google.points(f"/{metric}")
+        if not points:
+            return "", -1
+        return points[-1]["metric"]["labels"]["state"], int(points[-1]["points"][0]["value"]["int64Value"])
+
     def until_said(self, text: str) -> None:
         """Waits until the gateway's log has a text."""
         self.machine.until(lambda: text in self.machine.journal("ibkr-gateway.service"), f"{text!r} was said")

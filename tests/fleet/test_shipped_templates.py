@@ -116,6 +116,31 @@ def test_the_gateways_metadata_names_its_secret_and_holds_none(values: dict[str,
     assert "password" not in settings
 
 
+OPS_AGENT = "/etc/google-cloud-ops-agent/config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("line", "stays"),
+    [
+        ("IbPassword=hunter2", True),
+        ('{"username": "demo", "password": "hunter2"}', True),
+        ("Authorization: Bearer ya29.c.b0AXv0zTPnzpmZ", True),
+        ("token ya29.c.b0AXv0zTPnzpmZ_abc", True),
+        ("2026-11-18 12:00:00:000 IBC: Login has completed", False),
+        ("login failed: projects/p/secrets/ibkr/versions/1 can't be read: 403 Permission denied", False),
+        ('{"severity": "ERROR", "event": "state", "state": "second_factor"}', False),
+    ],
+)
+def test_the_ops_agent_keeps_secrets_on_the_machine(line: str, stays: bool) -> None:
+    logging = yaml.safe_load(files(render("ib-gateway.yaml", GATEWAY))[OPS_AGENT]["content"])["logging"]
+    rules = logging["processors"]["secrets"]["match_any"]
+    patterns = [re.fullmatch(r'jsonPayload\.MESSAGE =~ "(.*)"', rule) for rule in rules]
+    assert any(re.search(found.group(1).replace('\\"', '"'), line) for found in patterns if found) is stays
+    pipelines = logging["service"]["pipelines"]
+    for name, pipeline in pipelines.items():
+        assert not pipeline["receivers"] or "secrets" in pipeline["processors"], name
+
+
 def test_the_gateway_is_not_restarted_into_a_locked_account() -> None:
     unit = files(render("ib-gateway.yaml", GATEWAY))["/etc/systemd/system/ibkr-gateway.service"]["content"]
     for line in ("StartLimitIntervalSec=6h", "StartLimitBurst=5", "RestartPreventExitStatus=87"):

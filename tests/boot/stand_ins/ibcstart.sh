@@ -1,7 +1,7 @@
 #!/bin/bash
 # What the boots have in place of IBC's ibcstart.sh: its arguments, its checks with their exit codes, where it looks
 # for Java, how it finds a session to go on with, and its loop. From IBC's source; none of it is copied.
-mode= settings= ini= tws= java=
+mode="" settings="" ini="" tws="" java="" on2fatimeout=""
 version=$1
 shift
 for argument; do
@@ -29,22 +29,22 @@ fi
 [ ! -e "$gateway/ibgateway" ] || mv "$gateway/ibgateway" "$gateway/ibgateway1"
 
 while :; do
-    restart=
+    restart=()
     if [ -e "$settings/autorestart" ]; then
         echo "autorestart file found at $settings/autorestart: authentication will not be required"
-        restart=-Drestart=session
+        restart=(-Drestart=session)
         rm "$settings/autorestart"
     fi
-    trap 'kill -TERM $PID' TERM INT
-    "$java/java" -DjtsConfigDir="$settings" $restart ibcalpha.ibc.IbcGateway "$ini" "$mode" &
+    trap 'kill -TERM "$PID"' TERM INT
+    "$java/java" -DjtsConfigDir="$settings" "${restart[@]}" ibcalpha.ibc.IbcGateway "$ini" "$mode" &
     PID=$!
-    wait $PID
+    wait "$PID"
     trap - TERM INT
-    wait $PID
+    wait "$PID"
     code=$?
     echo "IBC returned exit status $code"
     [ "$code" -eq 88 ] || [ "$code$on2fatimeout" = 87restart ] || break
     echo "IBC will restart shortly"
 done
 echo "Gateway finished"
-exit $code
+exit "$code"

@@ -2,7 +2,7 @@
 # What the boots have in place of IB Gateway's installer, as far as its machine can tell: a self-extracting archive
 # that takes -q and -dir, puts the JRE into the home of the user who runs it, and starts with an error otherwise.
 set -eu
-quiet= directory=
+quiet="" directory=""
 while [ "$#" -gt 0 ]; do
     case $1 in
     -q) quiet=yes ;;
@@ -23,4 +23,5 @@ sed '1,/^__JAVA__$/d' "$0" > "$jre/bin/java"
 chmod 0755 "$jre/bin/java" "$directory/ibgateway"
 echo "Finishing installation ..."
 exit 0
+# shellcheck disable=SC2317 # where what is unpacked begins
 __JAVA__
