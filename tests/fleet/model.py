@@ -94,6 +94,8 @@ class Machine:
     droplet: Droplet
     user_data: str = field(repr=False, default="")
     listed: bool = True
+    #: left out of lists, although it was in them before
+    hidden: bool = False
     certificate: str = ""
     account: str = ""
     enrolment_token: str = field(repr=False, default="")
@@ -139,12 +141,15 @@ class World:
     def list_by_tag(self, tag: str, priority: Priority) -> list[Droplet]:
         with self._lock:
             self._call("list")
-            return [m.droplet for m in self.machines.values() if m.listed and tag in m.droplet.tags]
+            return [m.droplet for m in self._shown() if tag in m.droplet.tags]
 
     def find_by_name(self, name: str, priority: Priority) -> list[Droplet]:
         with self._lock:
             self._call("find")
-            return [m.droplet for m in self.machines.values() if m.listed and m.droplet.name == name]
+            return [m.droplet for m in self._shown() if m.droplet.name == name]
+
+    def _shown(self) -> list[Machine]:
+        return [m for m in self.machines.values() if m.listed and not m.hidden]
 
     def get(self, droplet_id: int, priority: Priority) -> Droplet:
         with self._lock:
@@ -306,10 +311,10 @@ class World:
             pass
         machine.asked_to_enrol = True
 
-    def add_foreign(self, *tags: str) -> int:
+    def add_foreign(self, *tags: str, name: str = "x") -> int:
         """Somebody else's droplet, up and running."""
         number = next(self._numbers)
-        droplet = Droplet(number, "x", "active", False, f"10.9.0.{number % 250}", "nyc1", "s", tags, "")
+        droplet = Droplet(number, name, "active", False, f"10.9.0.{number % 250}", "nyc1", "s", tags, "")
         account = droplet.tag("account")
         self.machines[number] = Machine(droplet, certificate=digest_of(number), account=account)
         self.foreign.add(number)
