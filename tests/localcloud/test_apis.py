@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from localcloud import secrets
@@ -169,6 +170,34 @@ async def test_a_network_without_a_way_to_google_reaches_no_secret(
     [(status, body)] = await read_as(host, version("1"))
     assert status == 503
     assert "no Cloud NAT" in body["error"]["message"]
+
+
+async def test_metrics_are_written_by_whom_was_granted_it_and_by_nobody_else(
+    apis: Cloud, cloud: Cloud, network: Network
+) -> None:
+    network.declare(
+        "gcp:projects/iAMMember:IAMMember",
+        "metrics",
+        project="local",
+        role="roles/monitoring.metricWriter",
+        member=f"serviceAccount:{READER}",
+    )
+    point = {"interval": {"endTime": "2026-01-02T15:04:05Z"}, "value": {"int64Value": "1"}}
+    series = {"metric": {"type": "custom.googleapis.com/x"}, "resource": {"type": "gce_instance"}}
+
+    async def write(account: str, body: object, project: str = "local") -> int:
+        token = access_token(cloud, Identity(account, (CLOUD_PLATFORM,)))
+        address = f"{cloud.settings.api_url}/monitoring/v3/projects/{project}/timeSeries"
+        async with httpx.AsyncClient() as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            return (await client.post(address, json=body, headers=headers)).status_code
+
+    good = {"timeSeries": [{**series, "points": [point]}]}
+    assert await write(READER, good) == 200
+    assert await write(OTHER, good) == 403
+    assert await write(READER, good, "another") == 403
+    assert await write(READER, {"timeSeries": [{**series, "points": [point, point]}]}) == 400
+    assert await write(READER, {"timeSeries": []}) == 400
 
 
 async def test_no_token_and_a_wrong_token_are_401(apis: Cloud, network: Network, secret: str) -> None:
