@@ -85,6 +85,11 @@ class Reconciler:
                 self._last_pass, self._last_seen, self._droplets = told.began, one.began, told.droplets
             return told
 
+    def keep_lease(self) -> None:
+        """Takes the lease anew between passes further apart than it lasts. Raises SQLAlchemyError."""
+        with self._running:
+            self._parts.lease.take()
+
     def _on_the_way(self) -> list[str] | None:
         """The accounts of a pass that isn't whole; None if a whole one costs no more calls."""
         calls = passes_calls(self._droplets)

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: as many ids of requests stand in the log lines of the pass that they asked for
 _REQUESTS = 20
+#: seconds in which the lease, which lasts 60, is taken anew between passes that are further apart
+_KEEP = 20.0
 
 
 class Runner:
@@ -82,9 +84,22 @@ class Runner:
                 log.warning("no pass: the database can't be used: %s", type(failure).__name__)
             except Exception:
                 log.exception("a pass failed")
-            asked = self._woken.wait(pause)
+            asked = self._wait(pause)
             self._woken.clear()
             priority = Priority.USER if asked else Priority.BACKGROUND
+
+    def _wait(self, seconds: float) -> bool:
+        """Until then, or a wake: True. The lease is kept meanwhile, lest each instance lists in its turn."""
+        over = time.monotonic() + seconds
+        while (left := over - time.monotonic()) > 0:
+            if self._woken.wait(min(left, _KEEP)):
+                return True
+            if left > _KEEP:
+                try:
+                    self._reconciler.keep_lease()
+                except SQLAlchemyError as failure:
+                    log.warning("the lease isn't kept: %s", type(failure).__name__)
+        return self._woken.is_set()
 
     def _asking(self) -> list[str]:
         found = []

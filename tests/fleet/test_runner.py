@@ -21,6 +21,11 @@ class Scripted:
         self.answers = list(answers)
         self.priorities: queue.Queue[Priority] = queue.Queue()
         self.whole: list[bool] = []
+        self.kept: queue.Queue[bool] = queue.Queue()
+
+    def keep_lease(self) -> None:
+        self.kept.put(True)
+        raise OperationalError("", {}, Exception())
 
     def run_pass(self, priority: Priority, whole: bool) -> Pass | None:
         self.whole.append(whole)
@@ -106,3 +111,16 @@ def test_between_whole_passes_of_a_large_fleet_only_some_accounts_are_looked_at(
         runner.wake()
     runner.stop()
     assert scripted.whole[:3] == [True, False, False]
+
+
+def test_the_lease_is_kept_between_passes_that_are_far_apart(monkeypatch):
+    monkeypatch.setattr("broker.fleet.runner._KEEP", 0.01)
+    scripted = Scripted(Pass(droplets=50_000))
+    runner = Runner(scripted, Budget())
+    runner.start()
+    scripted.priorities.get(timeout=10)
+    for _ in range(3):
+        assert scripted.kept.get(timeout=10)
+    runner.wake()
+    assert scripted.priorities.get(timeout=10) is Priority.USER
+    runner.stop()
