@@ -266,7 +266,8 @@ class Fleet:
     def passed(self, told: Pass) -> None:
         """A pass has run here. Blocking."""
         moved = bool(told.moving or (self.last_pass and self.last_pass.moving))
-        self.last_pass, self.last_pass_at = told, datetime.now(UTC)
+        if told.whole:
+            self.last_pass, self.last_pass_at = told, datetime.now(UTC)
         self.statuses.clear()
         if moved and self._parts is not None:
             self._parts.wakes.tell(PASSED)
