@@ -352,6 +352,8 @@ async def test_another_certificate_at_its_address_gets_nothing(
     account = running(service, portal, certificate_sha256=fingerprint(other.read_bytes()))
     answer = await client(service).get(at(account, "account"))
     assert (answer.status_code, kind(answer)) == (503, "certificate-mismatch")
+    looked = await client(service, "boss", "operator").get(at(account, "certificate"))
+    assert (looked.status_code, kind(looked)) == (422, "unsupported-operation"), "enrolment alone decides"
     assert portal.tap.seen == []
 
 

@@ -7,7 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from broker.brokers.client_portal.tls import check_url, fingerprint, pinned_sha256, shown_certificate
-from broker.errors import ConfigurationError, InvalidRequest, NotConnected, field_problem
+from broker.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    NotConnected,
+    UnsupportedOperation,
+    field_problem,
+)
 from broker.journal import Journal
 from broker.pins import PinnedCertificates, gateway_of
 
@@ -32,7 +38,8 @@ class GatewayCertificate:
 def look(settings: BrokerSettings, journal: Journal) -> GatewayCertificate:
     """Ask the configured gateway for its certificate; nothing is sent to it.
 
-    Raises `ConfigurationError` (nothing is pinned for these settings), `NotConnected`, `JournalUnavailable`.
+    Raises `ConfigurationError` (nothing is pinned for these settings), `UnsupportedOperation` (an account's
+    gateway), `NotConnected`, `JournalUnavailable`.
     """
     return _described(settings, journal, _shown(settings))
 
@@ -57,9 +64,10 @@ def accept(settings: BrokerSettings, journal: Journal, sha256: str, by: str) -> 
 def _shown(settings: BrokerSettings) -> bytes:
     if settings.broker_type != "ibeam" or not settings.ibeam_url:
         raise ConfigurationError("only with BROKER_TYPE=ibeam and an IBEAM_URL is there a pinned certificate")
-    if settings.ibeam_ca_file or settings.ibeam_certificate:
-        decides = "IBEAM_CA_FILE" if settings.ibeam_ca_file else "the droplet's enrolment"
-        raise ConfigurationError(f"{decides} decides which certificate is the gateway's")
+    if settings.ibeam_certificate:
+        raise UnsupportedOperation("an account's gateway shows what its droplet enrolled with, and no other")
+    if settings.ibeam_ca_file:
+        raise ConfigurationError("IBEAM_CA_FILE decides which certificate is the gateway's")
     check_url(settings.ibeam_url)
     try:
         return shown_certificate(settings.ibeam_url, TIMEOUT)
