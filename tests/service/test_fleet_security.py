@@ -5,6 +5,7 @@ Routes are those of the running app, so a new one is asked too; one with a body 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -46,18 +47,38 @@ BODIES: dict[str, Any] = {
     f"POST {CONNECTION}/verification": {"symbol": "AAPL"},
     f"PATCH {CONNECTION}/orders/{{order_id}}": {"qty": 2},
 }
-PARTS = {"order_id": "a" * 32, "symbol": "AAPL", "client_order_id": "one"}
+PARTS = {"order_id": "a" * 32, "symbol": "AAPL", "client_order_id": "one", "action": "stop"}
+#: what everybody may read: where one logs in, and the API's description
+OPEN_PAGES = {"/login", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 QUERIES = {f"DELETE {CONNECTION}/positions/{{symbol}}": {"client_order_id": "one"}}
 
 
+def all_routes(app: Any) -> set[tuple[str, str]]:
+    """Method and path of every route, with the dashboard's pages, which the OpenAPI document leaves out."""
+    found = set()
+    for route in app.routes:
+        router = getattr(route, "original_router", None)
+        if router is not None:
+            found |= all_routes(router)
+        found |= {(method, route.path) for method in getattr(route, "methods", None) or ()}
+    return found
+
+
 def routes(app: FastAPI) -> list[tuple[str, str]]:
-    """Method and path of every route about one account or connection."""
+    """Method and path of every route of the API about one account or connection."""
     return [
         (method.upper(), path)
         for path, operations in app.openapi()["paths"].items()
         for method in operations
         if "{account_id}" in path or "{connection_id}" in path
     ]
+
+
+def pages(app: FastAPI) -> list[tuple[str, str]]:
+    """Method and path of every other route about one account or connection: the dashboard's."""
+    known = set(routes(app))
+    about_one = [(m, p) for m, p in all_routes(app) if "{account_id}" in p or "{connection_id}" in p]
+    return sorted(found for found in about_one if found not in known and found[0] != "HEAD")
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, account: str) -> httpx.Response:
@@ -102,6 +123,32 @@ async def test_anothers_account_is_as_one_that_isnt_there_on_every_route(
     assert account not in (await ada.get("/accounts", headers=await _of(user_for, "eve"))).text
 
 
+async def test_anothers_account_is_as_one_that_isnt_there_on_every_page(
+    fleet_app: FastAPI, ada: httpx.AsyncClient, user_for: Clients, agents: Agents
+) -> None:
+    account = (await ada.post("/connect", json=login())).json()["account_id"]
+    await until(lambda: ada.get(f"/accounts/{account}/status"), "running")
+    before = (await ada.get(f"/accounts/{account}/history")).json()
+    pushed = dict(agents.of(account).pushed)
+    asked = pages(fleet_app)
+    assert ("POST", "/gateways/{account_id}/{action}") in asked
+    form = {"username": "ib-user", "password": "another", "confirm": "yes", **ORDER}
+    async with user_for("eve", "user", "trader") as eve:
+        eve.headers["sec-fetch-site"] = "same-origin"
+        for method, path in asked:
+            told = []
+            for one in (account, "ib-demo-00000000"):
+                url = "http://service" + path.format_map({"account_id": one, "connection_id": one} | PARTS)
+                answer = await eve.request(method, url, data=form if method == "POST" else None)
+                assert answer.status_code < 500, f"{method} {path}"
+                where = answer.headers.get("location", "").replace(one, "<id>")
+                text = re.sub(r"[0-9a-f]{32}", "<request>", answer.text.replace(one, "<id>"))
+                told.append((answer.status_code, where, text))
+            assert told[0] == told[1], f"{method} {path} tells them apart"
+    assert (await ada.get(f"/accounts/{account}/history")).json() == before, "nothing was touched"
+    assert agents.of(account).pushed == pushed
+
+
 async def _of(user_for: Clients, user: str) -> dict[str, str]:
     async with user_for(user) as client:
         return {"authorization": client.headers["authorization"]}
@@ -114,14 +161,19 @@ async def test_no_route_answers_without_a_token_but_the_few_that_need_none(
     free = {"GET /healthz", "GET /readyz", "POST /api/v1/enrolments", "POST /session", "DELETE /session"}
     transport = httpx.ASGITransport(app=fleet_app)
     async with httpx.AsyncClient(transport=transport) as nobody:
-        for path, operations in fleet_app.openapi()["paths"].items():
-            for method in operations:
-                name = f"{method.upper()} {path}"
-                if name in free:
-                    continue
-                answer = await ask(nobody, method.upper(), path, account)
-                assert answer.status_code in (401, 422), name
-                assert account not in answer.text.replace(path, ""), name
+        documented = {(m.upper(), p) for p, ms in fleet_app.openapi()["paths"].items() for m in ms}
+        for method, path in sorted(all_routes(fleet_app)):
+            name = f"{method} {path}"
+            if name in free or method == "HEAD" or path in OPEN_PAGES:
+                continue
+            answer = await ask(nobody, method, path, account)
+            # Pages send a browser to where it logs in.
+            refused = (401, 422) if (method, path) in documented else (303, 401, 403, 422)
+            assert answer.status_code in refused, name
+            assert answer.headers.get("location", "/login").startswith("/login"), name
+            if not documented & {(method, path)}:
+                continue
+            assert account not in answer.text, name
 
 
 async def test_users_whose_names_sanitise_alike_stay_apart(
