@@ -31,9 +31,11 @@ class Runner:
         budget: Budget,
         moving: float = 2.0,
         resting: float = 60.0,
+        standby: float = 5.0,
         on_pass: Callable[[Pass], None] = lambda _told: None,
     ) -> None:
-        """Seconds between passes: `moving` while accounts are on the way, `resting` else.
+        """Seconds between passes: `moving` while accounts are on the way, `resting` else; `standby` until
+        it is looked again whether another instance still holds the lease.
 
         Both stretch with the number of list calls, so that lists leave most of the request budget alone. Of
         a fleet of several pages, passes in between look only at accounts that are on the way.
@@ -42,6 +44,7 @@ class Runner:
         self._budget = budget
         self._moving = moving
         self._resting = resting
+        self._standby = standby
         self._on_pass = on_pass
         self._woken = threading.Event()
         self._requests: deque[str] = deque(maxlen=_REQUESTS)
@@ -74,7 +77,9 @@ class Runner:
             try:
                 with structlog.contextvars.bound_contextvars(**asking):
                     told = self._reconciler.run_pass(priority, time.monotonic() >= due)
-                if told is not None:
+                if told is None:
+                    pause = self._standby
+                else:
                     if told.whole:
                         due = time.monotonic() + self.interval(told)
                     pause = min(max(0.0, due - time.monotonic()), self.next_look(told))

@@ -93,7 +93,8 @@ def _leave(code: int, seconds: float = 1.0) -> None:
     """
     until = time.monotonic() + seconds
     for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
+        # A pass goes on in a thread of its own, and can't once the interpreter is ending.
+        if thread is not threading.main_thread() and (not thread.daemon or thread.name == "fleet"):
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 logging.shutdown()

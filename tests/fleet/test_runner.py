@@ -74,6 +74,15 @@ def test_failures_end_nothing():
     runner.stop()
 
 
+def test_an_instance_that_stands_by_looks_again_by_itself():
+    scripted = Scripted(None, None, None)
+    runner = Runner(scripted, Budget(), standby=0.01)
+    runner.start()
+    for _ in range(4):
+        scripted.priorities.get(timeout=30)
+    runner.stop()
+
+
 @pytest.mark.parametrize(
     ("told", "seconds"),
     [

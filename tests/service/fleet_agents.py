@@ -128,9 +128,7 @@ class Agent:
 class Agents:
     """Runs an agent on every droplet that is up."""
 
-    def __init__(
-        self, api: LocalDigitalOcean, enrol: Enrol, folder: Path, kind: type[Agent] = Agent
-    ) -> None:
+    def __init__(self, api: LocalDigitalOcean, enrol: Enrol, folder: Path, kind: type[Agent] = Agent) -> None:
         self._api, self._enrol, self._folder, self._kind = api, enrol, folder, kind
         self._agents: dict[str, Agent] = {}
         self._ended = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -75,11 +76,19 @@ def fleet_environment(
     }
 
 
+@contextlib.asynccontextmanager
+async def fleet_service(environment: dict[str, str]) -> AsyncIterator[FastAPI]:
+    """An app with its fleet, once that is open: on a busy machine the start doesn't wait for it."""
+    made = create_app(Settings.from_environment(environment))
+    async with made.router.lifespan_context(made):
+        await happens(lambda: made.state.fleet._parts is not None)
+        yield made
+
+
 @pytest.fixture
 async def fleet_app(fleet_environment: dict[str, str]) -> AsyncIterator[FastAPI]:
-    """The app with its fleet, started."""
-    made = create_app(Settings.from_environment(fleet_environment))
-    async with made.router.lifespan_context(made):
+    """The app with its fleet, started and open."""
+    async with fleet_service(fleet_environment) as made:
         yield made
 
 

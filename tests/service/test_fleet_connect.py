@@ -23,6 +23,7 @@ from tests.service.fleet_fixtures import (
     fleet_app,
     fleet_changes,
     fleet_environment,
+    fleet_service,
     login,
     until,
     user_for,
@@ -225,11 +226,7 @@ async def test_a_slow_digitalocean_holds_no_connect_up(
 
 
 async def _connect_with(environment: dict[str, str], issuer: Issuer) -> tuple[httpx.Response, httpx.Response]:
-    from broker.service.app import create_app
-    from broker.service.settings import Settings
-
-    made = create_app(Settings.from_environment(environment))
-    async with made.router.lifespan_context(made), _client(made, issuer) as client:
+    async with fleet_service(environment) as made, _client(made, issuer) as client:
         return await client.post("/connect", json=login()), await client.get("/accounts")
 
 

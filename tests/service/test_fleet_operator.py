@@ -9,8 +9,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from broker.service.app import create_app
-from broker.service.settings import Settings
 from tests.fleet.local_digitalocean import LocalDigitalOcean
 from tests.service.conftest import Issuer
 from tests.service.fleet_agents import Agents
@@ -23,6 +21,7 @@ from tests.service.fleet_fixtures import (
     fleet_app,
     fleet_changes,
     fleet_environment,
+    fleet_service,
     happens,
     login,
     until,
@@ -153,8 +152,7 @@ async def test_an_instance_without_the_lease_gets_its_requests_worked_on_at_once
     fleet_app: FastAPI, fleet_environment: dict[str, str], user_for: Clients, agents: Agents
 ) -> None:
     holder = fleet_app.state.fleet
-    second = create_app(Settings.from_environment(fleet_environment))
-    async with second.router.lifespan_context(second), user_for("ada", app=second) as client:
+    async with fleet_service(fleet_environment) as second, user_for("ada", app=second) as client:
         other = second.state.fleet
         await happens(lambda: holder.last_pass is not None and other.lease.held() is False)
         await happens(other._parts.wakes.listening.is_set)
@@ -187,8 +185,7 @@ async def test_limits_are_said_and_hold_over_a_restart(
     often = await ada.post("/connect", json=login("c"))
     assert (often.status_code, kind(often)) == (429, "too-often")
     assert 3000 < int(often.headers["retry-after"]) <= 3600
-    again = create_app(Settings.from_environment(fleet_environment))
-    async with again.router.lifespan_context(again), user_for("ada", app=again) as client:
+    async with fleet_service(fleet_environment) as again, user_for("ada", app=again) as client:
         assert (await client.post("/connect", json=login("c"))).status_code == 429
     async with user_for("eve") as eve:
         made = (await eve.post("/connect", json=login("d"))).json()["account_id"]

@@ -9,15 +9,21 @@ import httpx
 import psycopg
 from sqlalchemy import make_url
 
-from broker.service.app import create_app
 from broker.service.database import make_engine
 from broker.service.migrate import migrate
-from broker.service.settings import Settings
 from tests.broker.paper_gateway import eventually
 from tests.fleet.local_digitalocean import LocalDigitalOcean
 from tests.service.conftest import Issuer
 from tests.service.fleet_agents import Agents
-from tests.service.fleet_fixtures import BASE, cloud, fleet_changes, fleet_environment, login, until
+from tests.service.fleet_fixtures import (
+    BASE,
+    cloud,
+    fleet_changes,
+    fleet_environment,
+    fleet_service,
+    login,
+    until,
+)
 from tests.service.test_process import Served
 
 __all__ = ["cloud", "fleet_changes", "fleet_environment"]
@@ -70,12 +76,11 @@ async def test_a_database_that_goes_away_is_a_503_and_comes_back(
         engine.dispose()
 
     migrated()
-    made = create_app(Settings.from_environment(fleet_environment | {"DATABASE_URL": empty_database}))
     roles = issuer.token("user", "operator")
     scheduler = {"aud": "https://service.example", "email": fleet_environment["SCHEDULER_EMAIL"]}
     token = issuer.token(**scheduler, email_verified=True)
     async with (
-        made.router.lifespan_context(made),
+        fleet_service(fleet_environment | {"DATABASE_URL": empty_database}) as made,
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app=made),
             base_url="http://service",
