@@ -17,6 +17,7 @@ from broker.fleet.agents import Endpoint, Login
 from broker.fleet.keys import FleetKeys
 from broker.fleet.limits import Limits
 from broker.fleet.models import broker_account_events, broker_accounts
+from broker.fleet.pass_rows import RESTART
 from broker.fleet.rows import ACCOUNT_COLUMNS, NOW, Conflict, Rows, read_account, write_event
 from broker.fleet.vault import Sealed, Vault
 
@@ -175,18 +176,14 @@ class AccountRows(Rows):
         if wanted is Wanted.RUNNING:
             values |= {"create_attempts": 0, "last_used_at": NOW}
             if account.wanted == Wanted.RUNNING and account.status == State.ERROR:
-                values["restart_wanted_at"] = account.restart_wanted_at or NOW
+                values |= _restart_wanted(account)
             if account.failed_logins == 0:
                 values["retry_at"] = None
         return self.change(account, wanted.value, by, **values)
 
     def want_restart(self, account: Account, by: str) -> Account:
         """A restart of the gateway; one that is asked for again before it is done is one. Raises Conflict."""
-        values: dict[str, Any] = {
-            "restart_wanted_at": account.restart_wanted_at or NOW,
-            "last_used_at": NOW,
-            "create_attempts": 0,
-        }
+        values = {**_restart_wanted(account), "last_used_at": NOW, "create_attempts": 0}
         return self.change(account, "restart", by, wanted=Wanted.RUNNING, **values)
 
     def set_credentials(self, account: Account, ib_username: str, password: str, by: str) -> Account:
@@ -288,6 +285,14 @@ class AccountRows(Rows):
 def _request_hash(environment: str, name_hash: str) -> str:
     """What a connect with an idempotency key asked for."""
     return hashlib.sha256(f"{environment}\0{name_hash}".encode()).hexdigest()
+
+
+def _restart_wanted(account: Account) -> dict[str, Any]:
+    """A restart from now on, unless one is wanted already. A new one doesn't go by an old one's number."""
+    if account.restart_wanted_at is not None:
+        return {}
+    no_action = {"action_kind": None, "action_id": None} if account.action_kind == RESTART else {}
+    return {"restart_wanted_at": NOW, **no_action}
 
 
 def _sealed_columns(sealed: Sealed) -> dict[str, Any]:

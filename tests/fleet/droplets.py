@@ -129,7 +129,7 @@ class Machine:
         agent.STATE, agent.MEMORY = self.folder / "disk", self.folder / "memory"
         agent.CONTAINER_UID = os.getuid()
         agent.say = lambda _text: None
-        agent.Gateway = lambda: types.SimpleNamespace(carry=self._carry, close=None)
+        agent.Gateway = lambda: types.SimpleNamespace(tickle=self._answer, pass_on=self._answer)
         machine = self
 
         async def command(*argv: str, limit: int = 0) -> tuple[int, str]:
@@ -157,7 +157,7 @@ class Machine:
         self.lost_answers -= 1
         return web.Response(status=500)
 
-    async def _carry(self, request: Any) -> web.Response:
+    async def _answer(self, request: Any) -> web.Response:
         if not self.container:
             return web.json_response({"status": 503}, status=503, content_type="application/problem+json")
         if request.path.endswith("/orders"):

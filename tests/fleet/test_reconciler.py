@@ -289,6 +289,18 @@ def test_a_restart_whose_answer_was_lost_is_one_restart_for_the_gateway(fleet, r
     assert fleet.world.restarts == 2, "another one is another one"
 
 
+def test_a_new_restart_doesnt_go_by_the_number_of_an_old_one(fleet, running):
+    numbers = []
+    for _ in range(2):
+        fleet.repository.want_restart(fleet.of(running), "ada")
+        account, number, _now = fleet.repository.begin_push(fleet.of(running), restart=True)
+        again = fleet.repository.begin_push(account, restart=True)
+        assert again[1] == number, "it isn't known to be done"
+        fleet.repository.change(again[0], restart_wanted_at=None)  # given up, as after a refused login
+        numbers.append(number)
+    assert numbers[0] < numbers[1]
+
+
 def test_refused_logins_pause_and_then_lock_and_nothing_logs_in_by_itself(fleet, running):
     fleet.world.readiness[running] = Probe(Readiness.NOT_LOGGED_IN, LogSays.REFUSED)
     fleet.pass_()
