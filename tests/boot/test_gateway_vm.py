@@ -136,7 +136,7 @@ def test_a_second_boot_logs_in_again_and_installs_nothing(vm: GatewayVm) -> None
 def test_a_gateway_that_hangs_is_ended_by_a_user_who_can_read_no_login(vm: GatewayVm) -> None:
     machine = vm.machine
     # The watchdog's patience is what is changed here; that it has some is shown in tests/machines.
-    hurried = "\nFAILURES, SETTLING_SECONDS, is_quiet = 1, 0, lambda now, settings: False\n"
+    hurried = "\nFAILURES = 1; HANGING_SECONDS = SETTLING_SECONDS = 0; is_quiet = lambda *_: False\n"
     machine.run("sh", "-c", "cat >>/opt/ibkr-gateway/watchdog.py", stdin=hurried)
     machine.run("sed", "-i", "s/^EVERY_SECONDS = .*/EVERY_SECONDS = 4.0/", "/opt/ibkr-gateway/health")
     machine.run("systemctl", "restart", HEALTH)

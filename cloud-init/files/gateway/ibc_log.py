@@ -26,7 +26,7 @@ PHASES = (
     (PAUSING, re.compile(r"CommandServer received command: (?:PAUSE|STOP|RESTART)")),
     (LOGGED_IN, re.compile(r"Login has completed")),
 )  # fmt: skip
-SESSION_TAKEN = re.compile(r"entitled: (?:Existing session detected; event=Opened|Re-login is required)")
+SESSION_TAKEN = re.compile(r"entitled: Existing session detected; event=Opened")
 LINE = re.compile(r"(\d+\.\d+) \S+ [^:]+: (.*)")  # journalctl --output=short-unix
 
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import ibc_log
 
-FAILURES = 5  # looks in a row, a minute apart
+FAILURES, HANGING_SECONDS = 5, 300  # looks in a row, and how long they must have lasted at least
 SETTLING_SECONDS = 600  # after a login: a soft restart alone takes 60 to 90 s
 HOURLY, DAILY = 1, 3
 IBKR = ZoneInfo("America/New_York")
@@ -62,7 +62,7 @@ class Watchdog:
     def __init__(self, settings, restarts=()):
         self._settings = settings
         self.restarts = list(restarts)
-        self.failures = 0
+        self.failures, self._since = 0, 0.0
         self._link_was_lost = False
 
     def consider(self, now, is_running, log, look):
@@ -78,12 +78,16 @@ class Watchdog:
             and not self._link_was_lost
             and not is_quiet(now, self._settings)
         )
+        if not self.failures:
+            self._since = seconds
         self.failures = self.failures + 1 if hangs else 0
-        if self.failures < FAILURES or not self._may_restart(seconds):
+        has_lasted = self.failures >= FAILURES and seconds - self._since >= HANGING_SECONDS
+        if not has_lasted or not self._may_restart(seconds):
             return None
+        lasted = int(seconds - self._since)
         self.failures = 0
         self.restarts.append(seconds)
-        return f"its API hasn't shaken hands {FAILURES} times in a row ({look.detail})"
+        return f"its API hasn't shaken hands for {lasted} s ({look.detail})"
 
     def _may_restart(self, seconds):
         self.restarts = [then for then in self.restarts if seconds - then < 86400]
