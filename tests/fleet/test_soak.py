@@ -45,7 +45,7 @@ def place() -> Iterator[Place]:
 
 def test_schedules_are_clean_and_made_of_everything(place: Place) -> None:
     total = Tally()
-    for number in (2, 11, 16):
+    for number in sorted(range(40), key=lambda one: len(steps(1, one)))[:3]:
         tally = place.run(1, number)
         assert tally.violations == []
         total.droplets += tally.droplets
