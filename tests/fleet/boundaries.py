@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event
 
 from broker.fleet.agents import TlsAgents
 
-_WRITES = ("insert", "update", "delete", "truncate")
+_WRITES = ("insert", "update", "delete", "with former")  # the last takes the lease
 
 
 class Boundaries:

@@ -25,7 +25,7 @@ CYCLES: dict[str, tuple[Deed, Deed]] = {
     "hibernate and wake": (("hibernated", ("stopped", "hibernated"), 0, 0), ("running", RUNNING, 1, 1)),
 }
 LEAST_POINTS = {
-    "connect": 12, "deleted": 8, "stopped": 8, "running": 8, "restart": 6, "credentials": 6, "hibernated": 8,
+    "connect": 12, "deleted": 6, "stopped": 6, "running": 6, "restart": 6, "credentials": 6, "hibernated": 6,
 }  # fmt: skip
 """Fewer would mean that the points aren't found any more."""
 
