@@ -170,6 +170,8 @@ class TlsAgents:
                 return Probe(Readiness.GATEWAY_AWAY, self._log_says(endpoint))
             if status == 401:
                 return Probe(Readiness.NOT_LOGGED_IN, self._log_says(endpoint))
+            if status == 429:
+                return Probe(Readiness.PACED)
             if status != 200:
                 return Probe(Readiness.NOT_ESTABLISHED)
             found = _readiness(answer)

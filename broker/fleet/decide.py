@@ -38,6 +38,8 @@ class Readiness(StrEnum):
     SESSION_TAKEN = "session_taken"
     #: logged in, and the brokerage session isn't up
     NOT_ESTABLISHED = "not_established"
+    #: IBKR takes no requests for a while (429), which says nothing about the login
+    PACED = "paced"
 
 
 class LogSays(StrEnum):
@@ -289,7 +291,7 @@ def _with_certificate(view: View, kept: Droplet, remove: tuple[tuple[int, str], 
     elsewhere = _held_elsewhere(account, kept.id)
     if elsewhere is not None:
         return Decision(Do.CONFIRM_GONE, State.INITIALIZING, "gateway_starting", elsewhere, remove)
-    if probe is None:
+    if probe is None or probe.readiness is Readiness.PACED:
         return say(Do.NOTHING, State(account.status), account.status_reason)
     if probe.readiness is Readiness.CERTIFICATE_CHANGED:
         return say(Do.NOTHING, State.ERROR, "certificate_changed")

@@ -120,6 +120,9 @@ TABLE = {
     "the session isn't established": (
         with_droplet(status="initializing", login_since=ago(5)), [droplet()],
         {"probe": Probe(Readiness.NOT_ESTABLISHED)}, ("nothing", "initializing", "logging_in")),
+    "a running gateway is asked too often": (
+        with_droplet(status="running"), [droplet()], {"probe": Probe(Readiness.PACED)},
+        ("nothing", "running", "")),
     "it never logged in": (
         with_droplet(status="initializing", login_since=ago(301)), [droplet()], {"probe": OUT},
         ("nothing", "error", "login_timeout")),
@@ -332,7 +335,8 @@ def test_whatever_is_seen_the_rules_hold():
             assert row.do_droplet_id is None
             assert row.credentials_droplet_id is None
         if found.status is State.RUNNING and view.probe is not None:
-            assert view.probe.readiness is Readiness.READY
+            still = row.status == "running" and view.probe.readiness is Readiness.PACED
+            assert view.probe.readiness is Readiness.READY or still
         if view.probe and view.probe.readiness is Readiness.CERTIFICATE_CHANGED:
             assert found.do not in (Do.PUSH, Do.RESTART)
     assert seen == set(Do) - {Do.RESTART, Do.POWER_OFF}, "those two are in the table"

@@ -122,6 +122,14 @@ async def test_from_a_push_to_ready(service: Service, exchange: Exchange) -> Non
     await service.until(Readiness.READY)
 
 
+async def test_a_gateway_that_takes_no_request_now_says_nothing_about_its_login(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut_out = (429, "application/json", {"error": "Too Many Requests"})
+    monkeypatch.setattr(service.agents, "_call", lambda *_given, **_more: shut_out)
+    assert await service.probe() == Probe(Readiness.PACED)
+
+
 async def test_a_refused_login_is_told_apart(service: Service, exchange: Exchange) -> None:
     await exchange.add_user(USER, "another-password")
     await service.push()
