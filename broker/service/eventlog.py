@@ -64,7 +64,8 @@ class EventLog:
                     yield self._id(number), event
                 if not news:
                     try:
-                        await asyncio.wait_for(woken.wait(), min(heartbeat, left))
+                        async with asyncio.timeout(min(heartbeat, left)):
+                            await woken.wait()
                     except TimeoutError:
                         yield None
         finally:

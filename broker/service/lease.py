@@ -137,7 +137,9 @@ class LeaseKeeper:
 
     async def _step(self) -> None:
         began = time.monotonic()
-        taken = await asyncio.wait_for(asyncio.to_thread(self._store.take), self._ttl / 2)
+        # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the answer.
+        async with asyncio.timeout(self._ttl / 2):
+            taken = await asyncio.to_thread(self._store.take)
         if taken.held:
             # Counted from before the call, with a margin: ours must end before the database's does.
             self._valid_until = began + self._ttl * 0.8

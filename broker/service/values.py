@@ -128,7 +128,9 @@ class ValueKeeper:
     async def _run(self) -> None:
         while True:
             try:
-                account = await asyncio.wait_for(self._account(), self._every)
+                # Not wait_for: before Python 3.12 it swallows a cancellation that comes with the answer.
+                async with asyncio.timeout(self._every):
+                    account = await self._account()
                 await asyncio.to_thread(self._store.keep, self._connection, account)
             except (BrokerError, TimeoutError):
                 pass

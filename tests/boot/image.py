@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from broker.fleet.cloud_init import template_directory
+from tools import debian
 from tools.machine import cache_folder
 
 _BASE = ("systemd", "systemd-sysv", "dbus", "python3", "iproute2", "ca-certificates", "udev")
@@ -40,7 +41,13 @@ _OF_A_CLOUD_IMAGE = (
     "unattended-upgrades",
 )
 _AUTHORITY = "usr/local/share/ca-certificates/boot-tests.crt"
-_NEEDED = ("debootstrap", "unshare", "nsenter", "ip", "mount")
+_NEEDED = {
+    "debootstrap": "debootstrap",
+    "ip": "iproute2",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+}
 _RECIPE = 1
 """Goes up when a root must be made anew for a reason that its packages don't show."""
 
@@ -109,11 +116,7 @@ def _check_machine() -> None:
             "a real boot needs root (namespaces, mounts): sudo make test PYTEST_ARGS=tests/boot, "
             "or leave them out: make test PYTEST_ARGS='--ignore=tests/boot'"
         )
-    missing = [name for name in _NEEDED if shutil.which(name) is None]
-    if missing:
-        raise NoImage(
-            f"{', '.join(missing)} missing: apt-get install debootstrap util-linux iproute2 (.ci/run does it)"
-        )
+    debian.ensure(_NEEDED, "a real boot")
 
 
 def _os_release() -> dict[str, str]:

@@ -101,3 +101,18 @@ async def test_a_connection_that_is_away_leaves_a_gap_and_goes_on(engine: Engine
     await asyncio.sleep(1.2)
     with engine.connect() as db:
         assert db.execute(select(func.count()).select_from(account_values)).scalar_one() == count
+
+
+async def test_a_stop_that_comes_together_with_the_answer_is_heard(engine: Engine) -> None:
+    answer: asyncio.Future[AccountInfo] = asyncio.get_running_loop().create_future()
+
+    async def account() -> AccountInfo:
+        return await answer
+
+    keeper = ValueKeeper("default", account, ValueStore(engine))
+    keeper.start()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    answer.set_result(worth(1.0))
+    async with asyncio.timeout(30):
+        await keeper.stop()

@@ -38,7 +38,8 @@ class Pushed(ABC):
         """Wait some seconds at most for the first reading."""
         if not self._first.is_set():
             with self.followed(asyncio.Event()), contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._first.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._first.wait()
 
     def news(self, parts: Collection[str], seen: int) -> tuple[dict[str, str], int]:
         """Those of the named parts that have changed after change number `seen`, and the last number."""
@@ -75,7 +76,9 @@ class Pushed(ABC):
     async def _pause(self, seconds: float) -> None:
         """Until it is time to read again, or somebody wants it."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
+            # Not wait_for: on Python 3.11 it loses a cancellation that comes together with the event.
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
         self._hurry.clear()
 
     @contextlib.contextmanager
@@ -122,6 +125,7 @@ async def follow(
                 yield found
                 continue
             try:
-                await asyncio.wait_for(woken.wait(), min(HEARTBEAT, left))
+                async with asyncio.timeout(min(HEARTBEAT, left)):
+                    await woken.wait()
             except TimeoutError:
                 yield None

@@ -158,7 +158,8 @@ async def _read_broker(
 async def _reading(piece: Piece[T], reading: Awaitable[T]) -> Piece[T]:
     """The piece with what was read, or with why it wasn't."""
     try:
-        return piece.read(await asyncio.wait_for(reading, READ_SECONDS))
+        async with asyncio.timeout(READ_SECONDS):
+            return piece.read(await reading)
     except BrokerError as failure:
         return piece.failed(failure.message)
     except TimeoutError:
