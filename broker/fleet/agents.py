@@ -115,7 +115,9 @@ class TlsAgents:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE  # compared by its hash, see _connect
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3  # the other end is our own agent
+        # Of TLS 1.2's ciphers one is left, which isn't offered: each takes time in every handshake.
+        self._context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
 
     def certificate(self, address: str) -> str:
         """See Agents."""
@@ -281,6 +283,9 @@ class TlsAgents:
         """A connection after its handshake, whoever is there. Raises OSError."""
         plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
+            # The droplet says nothing after the handshake, so Nagle's algorithm would hold the request
+            # back until it acknowledges that, which it puts off by 40 ms.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.settimeout(_left(deadline))
             plain.connect((address, self._port))
             return self._context.wrap_socket(plain)
