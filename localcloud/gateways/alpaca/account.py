@@ -127,7 +127,9 @@ async def activities(session: AccountSession, kinds: str, query: Query) -> list[
     wanted = set(filter(None, kinds.upper().split(",")))
     found = await _fills(session) if not wanted or "FILL" in wanted else []
     found += [dict(fee) for fee in session.fees if not wanted or fee["activity_type"] in wanted]
-    found = sorted((one for one in found if _within(_time_of(one), query)), key=lambda one: str(one["id"]))
+    # Not by their ids alone, which have milliseconds: an order's fills may come closer together.
+    found = [one for one in found if _within(_time_of(one), query)]
+    found.sort(key=lambda one: (datetime.fromisoformat(_time_of(one)), str(one["id"])))
     if query.get("direction", "desc") == "desc":
         found.reverse()
     token = query.get("page_token")
