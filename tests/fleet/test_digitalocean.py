@@ -34,7 +34,7 @@ def api(tmp_path):
 
 @pytest.fixture
 def droplets(api):
-    return PydoDroplets(api.token, api.url, timeout=2)
+    return PydoDroplets(api.token, api.url)
 
 
 def spec(name="ada-ib-demo-1", **changes) -> DropletSpec:
