@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -140,10 +140,8 @@ class _OnePass:
             )
             for account in accounts
         ]  # fmt: skip
-        with ThreadPoolExecutor(self._settings.probes) as threads:
-            views = list(threads.map(_noted(self._looked_at), views, chunksize=1))
-        with ThreadPoolExecutor(self._settings.steps) as threads:
-            list(threads.map(_noted(self._steps.move), views))
+        views = _each(views, _noted(self._looked_at), self._settings.probes)
+        _each(views, _noted(self._steps.move), self._settings.steps)
         self._repository.note_checked(a.id for a in accounts)
         sizes = {d.tag("account"): d.size for d in ours}
         since = 0.0 if self._last is None else told.began - self._last
@@ -245,6 +243,25 @@ class _OnePass:
             if probe is not None:
                 self._work.told.probes[probe.readiness] += 1
         return replace(view, probe=probe, rests=why)
+
+
+def _each(views: Sequence[View], step: Callable[[View], T], threads: int) -> list[T]:
+    """The step of each view, in their order, by some threads. Raises what a step raises, once all have ended.
+
+    They take one view after the other: a future for each would cost more than a step with nothing to do.
+    """
+    done: dict[int, T] = {}
+    waiting = iter(range(len(views)))  # its `next` is one step of the interpreter, so it needs no lock
+
+    def take() -> None:
+        for number in waiting:
+            done[number] = step(views[number])
+
+    with ThreadPoolExecutor(threads) as pool:
+        ended = [pool.submit(take) for _ in range(min(threads, len(views)))]
+    for one in ended:
+        one.result()
+    return [done[number] for number in range(len(views))]
 
 
 def _noted(step: Callable[[View], T]) -> Callable[[View], T]:
