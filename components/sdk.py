@@ -112,7 +112,10 @@ class LazyPackage(SourceFileLoader):
             if name.startswith("_"):  # a star-import brings none, and test tools ask for some
                 raise AttributeError(name)
             for part in _likely_modules(name, modules):
-                found = vars_of(importlib.import_module(f"{module.__name__}.{part}"), name)
+                imported = importlib.import_module(f"{module.__name__}.{part}")
+                # Python has just set the module as an attribute; a function of its name goes before.
+                module.__dict__[part] = vars(imported).get(part, imported)
+                found = vars_of(imported, name)
                 if found is not None:
                     module.__dict__[name] = found
                     return found
@@ -256,7 +259,7 @@ def _is_lazy(module: ModuleType) -> bool:
 
 def _likely_modules(name: str, modules: list[str]) -> list[str]:
     """Where a name may be defined, the likeliest first: its own module, the inputs, then all the others."""
-    base = re.sub(r"Args(Dict)?$", "", name)
+    base = re.sub(r"(Args(Dict)?|_output)$", "", name)
     own = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", base).lower()
     first = [part for part in (own, "_inputs", "_enums") if part in modules]
     return first + [part for part in modules if part not in first]

@@ -114,10 +114,7 @@ def own_url(settings: Settings) -> pulumi.Input[str]:
     """
     if settings.local:
         return str(settings.fleet.service_url).rstrip("/")
-    # Its module by name: the package would be searched for it, module by module (components.sdk).
-    from pulumi_gcp.organizations.get_project import get_project_output
-
-    project = get_project_output(project_id=settings.project)
+    project = gcp.organizations.get_project_output(project_id=settings.project)
     return project.number.apply(
         lambda number: deterministic_url(f"{settings.name_prefix}-api", number, settings.region)
     )

@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """`service_url` is where droplets enrol; `push_key` the public half of the signing key."""
+    """`service_url` is where droplets enrol; `push_key` the public half of the signing key.
+
+    `probes` and `steps` are threads; `deletions` and `steady` (gateways that run and are asked how they are)
+    are for each pass.
+    """
 
     stack: str
     service_url: str
@@ -34,6 +38,7 @@ class FleetSettings:
     deletions: int = 10
     probes: int = 64
     steps: int = 8
+    steady: int = 6000
 
 
 @dataclass(slots=True)

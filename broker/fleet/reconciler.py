@@ -11,6 +11,7 @@ tombstone before a delete, the droplet's number before a push. An error of one a
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -66,6 +67,7 @@ class Reconciler:
         self._last_seen: datetime | None = None
         self._droplets = 0
         self._running = threading.Lock()
+        self._asked: dict[str, float] = {}
 
     def run_pass(self, priority: Priority = Priority.BACKGROUND, whole: bool = True) -> Pass | None:
         """One pass; None if another instance holds the lease. Raises SQLAlchemyError.
@@ -79,7 +81,8 @@ class Reconciler:
                 return None
             if self._parts.lease.unattended > _UNATTENDED:
                 self._parts.repository.begin_idleness_anew()
-            one = _OnePass(self._parts, priority, self._last_pass, None if whole else self._on_the_way())
+            only = None if whole else self._on_the_way()
+            one = _OnePass(self._parts, priority, self._last_pass, only, self._asked)
             told = one.run()
             if not told.problem and told.whole:
                 self._last_pass, self._last_seen, self._droplets = told.began, one.began, told.droplets
@@ -100,7 +103,15 @@ class Reconciler:
 
 
 class _OnePass:
-    def __init__(self, parts: Parts, priority: Priority, last: float | None, only: list[str] | None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        priority: Priority,
+        last: float | None,
+        only: list[str] | None,
+        asked: dict[str, float],
+    ) -> None:
+        """`asked`: when which gateway was asked last, kept from pass to pass."""
         work = self._work = Work(parts, priority)
         self._settings = work.settings
         self._repository = work.repository
@@ -109,6 +120,8 @@ class _OnePass:
         self._steps = Steps(self._work)
         self._last = last
         self._only = only
+        self._asked = asked
+        self._left_alone: set[str] = set()
         self.began = work.now
 
     def run(self) -> Pass:
@@ -140,6 +153,7 @@ class _OnePass:
             )
             for account in accounts
         ]  # fmt: skip
+        self._left_alone = self._asked_lately(accounts)
         views = _each(views, _noted(self._looked_at), self._settings.probes)
         _each(views, _noted(self._steps.move), self._settings.steps)
         self._repository.note_checked(a.id for a in accounts)
@@ -148,6 +162,21 @@ class _OnePass:
         if told.whole:
             self._work.metrics.looked(accounts, sizes, since)
         return self._end()
+
+    def _asked_lately(self, accounts: list[Account]) -> set[str]:
+        """Of the gateways that run and of which nothing else is wanted, those that this pass doesn't ask.
+
+        A handshake costs a millisecond on either side, and a pass of a large fleet mustn't last so long that
+        users wait for the next one: it asks a number of them, those first that were asked longest ago.
+        """
+        steady = [account.id for account in accounts if _is_steady(account)]
+        steady.sort(key=lambda account: self._asked.get(account, -math.inf))
+        if self._only is None:
+            for gone in self._asked.keys() - set(steady):
+                del self._asked[gone]
+        due, rest = steady[: self._settings.steady], steady[self._settings.steady :]
+        self._asked.update(dict.fromkeys(due, time.monotonic()))
+        return set(rest)
 
     def _list(self) -> list[Droplet]:
         """The stack's droplets, or those of the accounts that are on the way."""
@@ -238,7 +267,7 @@ class _OnePass:
             return view
         if why and account.credentials_droplet_id is not None:
             why = why if self._agents.working_orders(endpoint) is False else ""
-        probe = None if why else self._agents.probe(endpoint)
+        probe = None if why or account.id in self._left_alone else self._agents.probe(endpoint)
         with self._work.lock:
             if probe is not None:
                 self._work.told.probes[probe.readiness] += 1
@@ -273,6 +302,15 @@ def _noted(step: Callable[[View], T]) -> Callable[[View], T]:
             return step(view)
 
     return with_context
+
+
+def _is_steady(account: Account) -> bool:
+    """Whether it was found running, and nobody has asked for anything since."""
+    return (
+        (account.wanted, account.status, account.status_reason) == (Wanted.RUNNING, State.RUNNING, "")
+        and account.restart_wanted_at is None
+        and account.pushed_version >= account.credentials_version
+    )
 
 
 def _waits(account: Account) -> bool:

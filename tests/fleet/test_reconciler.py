@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -65,6 +66,32 @@ def test_a_pass_over_what_runs_costs_one_list_and_one_probe_each(fleet, running)
     assert fleet.world.calls == ["list"]
     assert told.probes == {"ready": 1}
     assert told.moving == 0
+
+
+def test_a_pass_asks_a_number_of_steady_gateways_and_each_in_its_turn(fleet):
+    accounts = [fleet.connect(user=f"user{n}", name=f"ib{n}") for n in range(5)]
+    fleet.passes(5)
+    assert {fleet.status(account) for account in accounts} == {("running", "")}
+    fleet.settings = replace(fleet.settings, steady=2)
+    fleet.start()
+    assert [fleet.pass_().probes["ready"] for _ in range(3)] == [2, 2, 2]
+
+    # Within as many passes as it takes, a loss is seen whosever it is.
+    for account in accounts:
+        fleet.world.readiness[account] = Probe(Readiness.NOT_LOGGED_IN)
+    fleet.passes(3)
+    assert {fleet.status(account)[0] for account in accounts} == {"initializing"}
+
+
+def test_what_somebody_has_asked_for_waits_for_no_turn(fleet):
+    accounts = [fleet.connect(user=f"user{n}", name=f"ib{n}") for n in range(3)]
+    fleet.passes(5)
+    fleet.settings = replace(fleet.settings, steady=0)
+    fleet.start()
+    assert fleet.pass_().probes.total() == 0
+    fleet.repository.want_restart(fleet.of(accounts[2]), "ada")
+    assert fleet.pass_().probes == {"ready": 1}
+    assert fleet.of(accounts[2]).restart_wanted_at is None
 
 
 def test_user_data_holds_no_credentials(fleet):

@@ -71,6 +71,18 @@ gcp.{name}
     run(program)
 
 
+def test_a_function_is_not_hidden_by_its_module_of_the_same_name() -> None:
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import components
+import pulumi_gcp as gcp
+print(callable(gcp.organizations.get_project_output), callable(gcp.organizations.get_project))
+print(sorted(name for name in sys.modules if name.startswith("pulumi_gcp.organizations.get_")))
+"""
+    assert run(program).split("\n")[:2] == ["True True", "['pulumi_gcp.organizations.get_project']"]
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     program = f"""
 import sys
