@@ -241,9 +241,9 @@ class PassRows(Rows):
         action), so that the agent, which may have done it, doesn't do it again.
         """
         column = broker_accounts.c
-        following = func.greatest(
-            column.push_sequence + 1, (func.extract("epoch", NOW) * 1000).cast(column.push_sequence.type)
-        )
+        # The statement's clock, which stands still in it: the number is written twice, and must be one.
+        clock = func.extract("epoch", func.statement_timestamp()) * 1000
+        following = func.greatest(column.push_sequence + 1, clock.cast(column.push_sequence.type))
         pending = account.action_id if account.action_kind == RESTART else None
         number = following if pending is None or not restart else literal(pending)
         action: dict[str, Any] = {"action_kind": RESTART, "action_id": number} if restart else {}

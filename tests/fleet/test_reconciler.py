@@ -328,6 +328,14 @@ def test_a_new_restart_doesnt_go_by_the_number_of_an_old_one(fleet, running):
     assert numbers[0] < numbers[1]
 
 
+def test_a_restarts_number_is_the_one_that_is_kept(fleet, running):
+    account = fleet.of(running)
+    for _ in range(500):  # taken from a clock that went on between two readings, it differed once in a while
+        account = fleet.repository.change(account, action_kind=None, action_id=None)
+        account, number, _now = fleet.repository.begin_push(account, restart=True)
+        assert account.action_id == number
+
+
 def test_refused_logins_pause_and_then_lock_and_nothing_logs_in_by_itself(fleet, running):
     fleet.world.readiness[running] = Probe(Readiness.NOT_LOGGED_IN, LogSays.REFUSED)
     fleet.pass_()
