@@ -140,8 +140,8 @@ def many(server: str, droplets: int = MANY, passes: int = PASSES) -> Iterator[st
     seconds = [one["seconds"] for one in told]
     ours, stubs_ = (statistics.median(one["cpu"] for one in of) for of in (told, counted))
     yield (
-        f"a pass over {droplets} accounts, {probed} of them probed over TLS: {statistics.median(seconds):.1f} s "
-        f"({min(seconds):.1f} to {max(seconds):.1f}, {passes} passes; "
+        f"a pass over {droplets} accounts, {probed} of them probed over TLS: "
+        f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f}, {passes} passes; "
         f"the first one {first['seconds']:.1f} s); wanted: under 10 s"
     )
     yield (
