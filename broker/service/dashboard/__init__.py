@@ -2,7 +2,10 @@
 
 watch.py     what a connection shows now, gathered once for all who look
 pages.py     the pages, their live stream, and the files they load
-actions.py   what the pages' forms do
+pushed.py    pieces that are made once and pushed to all who look
+actions.py   orders, and the kill switch
+gateways.py  users' own gateways
+forms.py     forms as browsers send them
 wording.py   numbers and times as people read them
 templates/   the pages; those in parts/ are also pushed one by one
 static/      our style sheet and script; third-party ones are in packages/, put there by set-up

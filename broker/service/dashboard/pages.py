@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
@@ -59,7 +59,6 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 pages = APIRouter(include_in_schema=False)
 viewer = require("user", "trader", "operator")
-Viewer = Annotated[Principal, Depends(viewer)]
 
 
 class Dashboard:
@@ -83,7 +82,9 @@ class Dashboard:
         """The watch of a connection; a new one when the connection was made anew."""
         known = self._watches.get(name)
         if known is None or known[0] is not via:
-            render = _Parts(self.templates, broker_name(via))
+            # Who looks no more leaves nothing behind: not a user's closed connection either.
+            self._watches = {n: (v, w) for n, (v, w) in self._watches.items() if not w.idle}
+            render = _Parts(self.templates, via.broker_type)
             known = (via, Watch(name, via, request.app.state.engine, PARTS, render))
             self._watches[name] = known
         return known[1]
@@ -98,6 +99,7 @@ class Dashboard:
             made = make(request, who)
             if made is None:
                 return None
+            self._others = {n: one for n, one in self._others.items() if not one.idle}
             self._others[name] = made
         return self._others[name]
 
@@ -194,7 +196,7 @@ async def page(request: Request, name: str, via: str, **more: Any) -> Response:
         via=via,
         connections=await _connections(request, who),
         mode=found.mode,
-        broker=broker_name(found),
+        broker=found.broker_type,
         user=who.user,
         roles=sorted(who.roles),
         until=who.until,
@@ -234,11 +236,6 @@ def dashboard_of(request: Request) -> Dashboard:
     """The app's dashboard."""
     found: Dashboard = request.app.state.dashboard
     return found
-
-
-def broker_name(via: Connection) -> str:
-    """The broker's name, also while another instance holds it."""
-    return via.broker_type
 
 
 class Files(StaticFiles):

@@ -51,6 +51,11 @@ class Pushed(ABC):
         self._hurry.set()
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody looks, nor has lately."""
+        return not self._tasks
+
+    @property
     def closed(self) -> bool:
         """Whether nothing comes any more."""
         return self._closed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 UNKNOWN = "–"
 _UNKNOWN = Markup("–")
@@ -55,7 +55,7 @@ def moment(value: str | datetime | None, form: str = "time") -> Markup:
 
 def words(value: Any) -> str:
     """`partially_filled` as people write it."""
-    return str(escape(str(value).replace("_", " ")))
+    return str(value).replace("_", " ")
 
 
 def _minus(text: str) -> str:
