@@ -19,6 +19,7 @@ import ssl
 import sys
 import tempfile
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def pages(droplets: int) -> list[bytes]:
     return found
 
 
-class _Http(asyncio.Protocol):
+class _Http(asyncio.Protocol, ABC):
     """The least that speaks HTTP/1.1 to clients which send one request after the other."""
 
     def __init__(self, stubs: Stubs) -> None:
@@ -143,8 +144,9 @@ class _Http(asyncio.Protocol):
             assert match is not None
             self._asked(match[1].decode(), match[2].decode())
 
+    @abstractmethod
     def _asked(self, method: str, target: str) -> None:
-        raise NotImplementedError
+        """Answer a request."""
 
     def _answer(self, content: bytes, *headers: str) -> None:
         lines = [
