@@ -159,8 +159,6 @@ function changeTheme() {
   drawPlot();
 }
 
-if (localStorage.getItem("theme")) document.documentElement.dataset.theme = localStorage.getItem("theme");
-
 // ---- the plot of the account's value --------------------------------------------------------------------
 
 const plot = document.getElementById("plot");
