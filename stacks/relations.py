@@ -280,6 +280,7 @@ def _placeholders(settings: Settings) -> Iterator[Problem]:
         "ibkr:auth.jwksUrl": settings.auth.jwks_url or "",
         "ibkr:ci.repository": settings.ci.repository or "",
         "ibkr:ci.stateBucket": settings.ci.state_bucket or "",
+        **{f"ibkr:api.corsOrigins[{number}]": one for number, one in enumerate(settings.api.cors_origins)},
     }
     for key, value in values.items():
         if "your-" in value or "example.com" in value:

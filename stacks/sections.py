@@ -27,6 +27,7 @@ from stacks.values import (
     Limit,
     MachineType,
     MarketDataSource,
+    Origin,
     Seconds,
     Secret,
     Sha256,
@@ -196,6 +197,8 @@ class Api(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # Whoever may call the service's URL; the app itself asks everybody for a bearer token.
     public: bool = True
+    # Web pages elsewhere whose scripts may call the API with a bearer token: exact origins, nothing else.
+    cors_origins: tuple[Origin, ...] = ()
     deletion_protection: bool = True
 
 

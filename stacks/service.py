@@ -97,6 +97,8 @@ def _environment(settings: Settings, parts: ServiceParts) -> dict[str, pulumi.In
         **_alpaca(settings),
         **_limits(settings.limits),
     }
+    if settings.api.cors_origins:
+        environment["CORS_ORIGINS"] = ",".join(settings.api.cors_origins)
     if parts.gateway_host is not None:
         environment |= {
             "IBKR_GATEWAY_HOST": parts.gateway_host,

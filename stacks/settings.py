@@ -240,6 +240,8 @@ def _without(tree: Any, path: tuple[int | str, ...]) -> None:
             return
     if isinstance(tree, dict):
         tree.pop(path[-1], None)
+    elif isinstance(tree, list):
+        tree.clear()  # the places of other values in it must not move: there may be more that are wrong
 
 
 def _problem(error: dict[str, Any], secret_keys: set[str] | frozenset[str]) -> Problem:

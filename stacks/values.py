@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from broker.fleet.spec import droplet_name
+from broker.service.origins import check_origin
 from stacks import catalog
 from stacks.problems import did_you_mean
 
@@ -185,6 +186,7 @@ Sha256 = Annotated[
     str, matching(r"[0-9a-f]{64}", "use the 64 hexadecimal digits that `sha256sum` prints for the file")
 ]
 Url = Annotated[str, matching(r"https?://.+", "use an address that begins with https://")]
+Origin = Annotated[str, AfterValidator(check_origin)]
 StreamUrl = Annotated[str, matching(r"wss?://.+", "use an address that begins with wss://")]
 # "none": no such limit; None: the trading mode's default (broker.risk.limits).
 Limit = Annotated[str, BeforeValidator(_limit)]

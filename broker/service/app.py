@@ -14,6 +14,7 @@ from broker.service import dashboard, fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.certificates import certificates
 from broker.service.connections import DefaultConnection
+from broker.service.cors import Cors
 from broker.service.database import make_engine
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
@@ -95,6 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
     )
+    if settings.service.cors_origins:
+        app.add_middleware(Cors, origins=settings.service.cors_origins)
     return app
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.errors import ConfigurationError
 from broker.factory import BrokerSettings, settings_from_environment
 from broker.market.quotes import market_settings
 from broker.service.fleet_settings import FleetEnvironment, read_fleet_settings
+from broker.service.origins import check_origin, split_origins
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -43,6 +44,9 @@ def _http_url(value: str) -> str:
 
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(check_origin)], ...], NoDecode, BeforeValidator(split_origins)
+]
 
 
 class ServiceSettings(BaseSettings):
@@ -64,6 +68,9 @@ class ServiceSettings(BaseSettings):
     body_limit: int = Field(default=65536, ge=1024)
     #: how long an old revision may hold the trading connection after it stopped answering, in seconds
     lease_seconds: float = Field(default=15.0, ge=3, le=300)
+    #: web pages elsewhere whose scripts may call the API with a bearer token: exact origins, with commas
+    #: between, such as https://app.example.com; none unless set
+    cors_origins: Origins = ()
 
 
 class Settings:
@@ -124,8 +131,14 @@ def read_service_settings(environment: Mapping[str, str]) -> ServiceSettings:
         return ServiceSettings.model_validate(given)
     except ValidationError as wrong:
         # `input` is left out on purpose: a mistyped DATABASE_URL holds a password.
-        said = [f"{'.'.join(str(p) for p in e['loc']).upper()}: {_plain(e['msg'])}" for e in wrong.errors()]
+        said = [f"{_variable(e['loc'])}: {_plain(e['msg'])}" for e in wrong.errors()]
         raise ConfigurationError("; ".join(said)) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    """The variable's name; of a list, which of its values is meant, from 1 on."""
+    name, *inner = location
+    return str(name).upper() + "".join(f" ({part + 1})" for part in inner if isinstance(part, int))
 
 
 def _plain(message: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from broker.fleet.spec import gateway_token
+from broker.service.settings import read_service_settings
 from components.ci_identity import deploy_attribute
 from components.database import database_url
 from components.fleet_firewall import single_address
@@ -205,6 +206,15 @@ def test_the_service_gets_the_documented_environment(staging: Plan, local: Plan)
     assert environment(local)["DIGITAL_OCEAN_API_KEY"] == ("ibkr-digitalocean-token", "1")
     assert "DIGITAL_OCEAN_API_KEY" not in found, "without a fleet it has no use for it"
     assert "ALPACA_API_KEY" not in found
+    assert "CORS_ORIGINS" not in found, "no page elsewhere may call the API unless somebody says so"
+
+
+def test_the_service_hears_which_pages_elsewhere_may_call_it() -> None:
+    origins = ["https://app.your.co", "http://localhost:5173"]
+    found = environment(plan_of(settings_of("staging", {"ibkr:api.corsOrigins": origins})))
+    read = {name: str(found[name]) for name in ("CORS_ORIGINS", "OIDC_ISSUER", "OIDC_AUDIENCE")}
+    settings = read_service_settings(read | {"DATABASE_URL": "postgresql+psycopg://a:b@h/d"})
+    assert settings.cors_origins == tuple(origins)
 
 
 def test_the_service_with_alpaca_gets_its_keys_and_no_gateway() -> None:
