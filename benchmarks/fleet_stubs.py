@@ -174,8 +174,7 @@ class _Agent(_Http):
         asyncio.get_running_loop().call_later(self._stubs.seconds, self._ready)
 
     def _ready(self) -> None:
-        self._answer(_TICKLE, "Connection: close")
-        self._transport.close()
+        self._answer(_TICKLE)
 
 
 class Stubs:

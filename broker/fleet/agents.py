@@ -1,21 +1,11 @@
-"""The agent on a droplet, as the service sees it: TLS pinned to one certificate, signed pushes, probes.
-
-The droplet's certificate is compared by its SHA-256 right after the handshake, before anything is sent: who
-listens at that address with another key learns nothing. (Names and validity aren't looked at: the
-certificate is the droplet's own, and known byte for byte.)
-"""
+"""The agent on a droplet, as the service sees it: signed pushes, probes, its gateway's log."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import http.client
-import io
 import json
 import re
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -23,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from broker.fleet.decide import LogSays, Probe, Readiness
+from broker.fleet.pinned import CertificateChanged, PinnedConnections
 
 PORT = 5000
 _PREFIX = b"ibeam-push\n"
-_LARGEST_ANSWER = 1024 * 1024
 _PROBLEM = "application/problem+json"
 _LOG_LINES = 60
 _ORDERS_SECONDS = 6.0
@@ -41,10 +31,6 @@ _IN = re.compile(r"running and authenticated|logging in succeeded", re.I)
 
 class AgentUnreachable(Exception):
     """Nobody answers there, or not in time."""
-
-
-class CertificateChanged(Exception):
-    """Somebody answers there with another certificate; nothing was sent."""
 
 
 class PushRefused(Exception):
@@ -109,22 +95,15 @@ class TlsAgents:
         """`sign` makes Ed25519 signatures; `timeout` in seconds, for a request and its answer."""
         self._sign = sign
         self._timeout = timeout
-        self._port = port
         self._lock = threading.Lock()
         self._asked: dict[str, float] = {}
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.check_hostname = False
-        self._context.verify_mode = ssl.CERT_NONE  # compared by its hash, see _connect
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_3  # the other end is our own agent
-        # Of TLS 1.2's ciphers one is left, which isn't offered: each takes time in every handshake.
-        self._context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+        self._connections = PinnedConnections(port)
 
     def certificate(self, address: str) -> str:
         """See Agents."""
         deadline = time.monotonic() + self._timeout
         try:
-            with self._connected(address, deadline) as connection:
-                return _shown(connection)
+            return self._connections.certificate(address, deadline)
         except OSError as error:
             raise AgentUnreachable(type(error).__name__) from None
 
@@ -165,7 +144,7 @@ class TlsAgents:
     def probe(self, endpoint: Endpoint) -> Probe:
         """See Agents."""
         try:
-            status, kind, answer = self._call(endpoint, "POST", "/v1/api/tickle", token=True)
+            status, kind, answer = self._call(endpoint, "POST", "/v1/api/tickle", token=True, keep=True)
             if status == 401 and kind.startswith(_PROBLEM):
                 return Probe(Readiness.NO_CREDENTIALS)
             if status == 503 and kind.startswith(_PROBLEM):
@@ -238,85 +217,31 @@ class TlsAgents:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         token: bool = False,
+        keep: bool = False,
     ) -> tuple[int, str, Any]:
-        """Status, content type and JSON (None if it isn't) of one request on a connection of its own.
-
-        A pass makes thousands of them, so it is written as what it is: one send, and receives until the end.
-        """
-        lines = {
-            "Host": endpoint.address,
-            "Connection": "close",
-            "Content-Length": str(len(body or b"")),
-            **(headers or {}),
-        }
+        """Status, content type and JSON (None if it isn't) of one request; `keep`: it may be sent twice."""
+        lines = {"Host": endpoint.address, "Content-Length": str(len(body or b"")), **(headers or {})}
+        if not keep:
+            lines["Connection"] = "close"
         if token:
             lines["X-Gateway-Token"] = endpoint.token
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        # One deadline for all: a peer that sends a byte now and then would keep a timeout from running out.
+        asked = f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (body or b"")
         deadline = time.monotonic() + self._timeout
         try:
-            with self._connected(endpoint.address, deadline) as connection:
-                if not hmac.compare_digest(_shown(connection), endpoint.certificate_sha256):
-                    raise CertificateChanged(endpoint.address)
-                connection.settimeout(_left(deadline))
-                asked = f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1")
-                connection.sendall(asked + (body or b""))
-                raw = bytearray()
-                while len(raw) <= _LARGEST_ANSWER:
-                    connection.settimeout(_left(deadline))
-                    part = connection.recv(64 * 1024)
-                    if not part:
-                        break
-                    raw += part
-            answer = http.client.HTTPResponse(_Received(raw))  # type: ignore[arg-type]  # all that it reads
-            answer.begin()
-            content = answer.read(_LARGEST_ANSWER)
-            try:
-                document = json.loads(content) if content else None
-            except ValueError:
-                document = None
-            return answer.status, answer.headers.get_content_type(), document
+            answer = self._connections.request(
+                endpoint.address, endpoint.certificate_sha256, asked, deadline, keep
+            )
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnreachable(type(error).__name__) from None  # its text stays here
-
-    def _connected(self, address: str, deadline: float) -> ssl.SSLSocket:
-        """A connection after its handshake, whoever is there. Raises OSError."""
-        plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            # The droplet says nothing after the handshake, so Nagle's algorithm would hold the request
-            # back until it acknowledges that, which it puts off by 40 ms.
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.settimeout(_left(deadline))
-            plain.connect((address, self._port))
-            return self._context.wrap_socket(plain)
-        except BaseException:
-            plain.close()
-            raise
-
-
-class _Received:
-    """What was received, as http.client reads it."""
-
-    def __init__(self, raw: bytes | bytearray) -> None:
-        self._raw = raw
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._raw)
-
-
-def _left(deadline: float) -> float:
-    """Seconds left. Raises TimeoutError when there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+            document = json.loads(answer.content) if answer.content else None
+        except ValueError:
+            document = None
+        return answer.status, answer.content_type, document
 
 
 _DONE = {"Filled", "Cancelled", "Inactive"}
-
-
-def _shown(connection: ssl.SSLSocket) -> str:
-    return hashlib.sha256(connection.getpeercert(binary_form=True) or b"").hexdigest()
 
 
 def _readiness(answer: Any) -> Readiness:

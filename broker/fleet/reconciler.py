@@ -11,7 +11,6 @@ tombstone before a delete, the droplet's number before a push. An error of one a
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import defaultdict
@@ -121,7 +120,8 @@ class _OnePass:
         self._last = last
         self._only = only
         self._asked = asked
-        self._left_alone: set[str] = set()
+        self._steady: set[str] = set()
+        self._steady_since: float | None = None
         self.began = work.now
 
     def run(self) -> Pass:
@@ -151,9 +151,8 @@ class _OnePass:
                 account, self._work.now, known.get(account.id, ()), strange.get(account.id, ()),
                 self._work.tombstones, patience=self._settings.patience,
             )
-            for account in accounts
+            for account in self._in_turn(accounts)
         ]  # fmt: skip
-        self._left_alone = self._asked_lately(accounts)
         views = _each(views, _noted(self._looked_at), self._settings.probes)
         _each(views, _noted(self._steps.move), self._settings.steps)
         self._repository.note_checked(a.id for a in accounts)
@@ -163,20 +162,31 @@ class _OnePass:
             self._work.metrics.looked(accounts, sizes, since)
         return self._end()
 
-    def _asked_lately(self, accounts: list[Account]) -> set[str]:
-        """Of the gateways that run and of which nothing else is wanted, those that this pass doesn't ask.
-
-        A handshake costs a millisecond on either side, and a pass of a large fleet mustn't last so long that
-        users wait for the next one: it asks a number of them, those first that were asked longest ago.
-        """
-        steady = [account.id for account in accounts if _is_steady(account)]
-        steady.sort(key=lambda account: self._asked.get(account, -math.inf))
+    def _in_turn(self, accounts: list[Account]) -> list[Account]:
+        """Those of which something is wanted first, then those that run, who was asked longest ago first."""
+        self._steady = {account.id for account in accounts if _is_steady(account)}
         if self._only is None:
-            for gone in self._asked.keys() - set(steady):
+            for gone in self._asked.keys() - self._steady:
                 del self._asked[gone]
-        due, rest = steady[: self._settings.steady], steady[self._settings.steady :]
-        self._asked.update(dict.fromkeys(due, time.monotonic()))
-        return set(rest)
+        return sorted(
+            accounts,
+            key=lambda account: self._asked.get(account.id, 0.0) if account.id in self._steady else -1.0,
+        )
+
+    def _may_wait(self, account: Account) -> bool:
+        """Whether a gateway that runs is asked by a later pass: users wait for the next, so none lasts long.
+
+        Counted from the first of them, so that some are asked however long all before took.
+        """
+        if account.id not in self._steady:
+            return False
+        now = time.monotonic()
+        if self._steady_since is None:
+            self._steady_since = now
+        if now > self._steady_since + self._settings.steady_seconds:
+            return True
+        self._asked[account.id] = now
+        return False
 
     def _list(self) -> list[Droplet]:
         """The stack's droplets, or those of the accounts that are on the way."""
@@ -267,7 +277,7 @@ class _OnePass:
             return view
         if why and account.credentials_droplet_id is not None:
             why = why if self._agents.working_orders(endpoint) is False else ""
-        probe = None if why or account.id in self._left_alone else self._agents.probe(endpoint)
+        probe = None if why or self._may_wait(account) else self._agents.probe(endpoint)
         with self._work.lock:
             if probe is not None:
                 self._work.told.probes[probe.readiness] += 1

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.fleet.account import Account, State, Wanted
-from broker.fleet.agents import AgentUnreachable, CertificateChanged, PushRefused
+from broker.fleet.agents import AgentUnreachable, PushRefused
 from broker.fleet.creates import Creates
 from broker.fleet.decide import Decision, Do, View, decide
 from broker.fleet.digitalocean import (
@@ -22,6 +22,7 @@ from broker.fleet.digitalocean import (
     Unauthorized,
 )
 from broker.fleet.passes import LeaseLost, Work
+from broker.fleet.pinned import CertificateChanged
 from broker.fleet.repository import Conflict
 from broker.fleet.vault import VaultError
 

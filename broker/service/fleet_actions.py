@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.fleet.account import Account, State, Wanted, droplet_user
-from broker.fleet.agents import AgentUnreachable, CertificateChanged, PushRefused
+from broker.fleet.agents import AgentUnreachable, PushRefused
 from broker.fleet.digitalocean import DigitalOceanError
 from broker.fleet.limits import TooManyAccounts, TooOften
+from broker.fleet.pinned import CertificateChanged
 from broker.fleet.policies import PolicyError, check_policy
 from broker.fleet.repository import AlreadyConnected, Conflict, KeyReused
 from broker.service.fleet import Fleet

@@ -16,12 +16,13 @@ from typing import Any
 
 from sqlalchemy import Engine, text, update
 
-from broker.fleet.agents import AgentUnreachable, CertificateChanged, Endpoint, Login, PushRefused
+from broker.fleet.agents import AgentUnreachable, Endpoint, Login, PushRefused
 from broker.fleet.decide import Probe, Readiness
 from broker.fleet.digitalocean import Droplet, Locked, NotFound, Priority, QuotaReached, Room
 from broker.fleet.enrolment import Enroller, EnrolmentLater, EnrolmentRefused
 from broker.fleet.keys import FleetKeys
 from broker.fleet.models import broker_accounts, enrolments
+from broker.fleet.pinned import CertificateChanged
 from broker.fleet.reconciler import FleetSettings, Reconciler
 from broker.fleet.repository import FleetLease, Repository
 from broker.fleet.spec import DropletSettings, DropletSpec

@@ -15,7 +15,7 @@ def test_a_pass_costs_a_call_for_two_hundred_droplets_and_none_for_each() -> Non
         lines = list(fleet.calls(server, (201,)))
         lines += fleet.many(server, 200, 1)
     assert "over 201 running accounts: 2 list calls, 0 other calls" in lines[0]
-    assert lines[1].startswith("a pass over 200 accounts, each probed over TLS")
+    assert lines[1].startswith("a pass over 200 accounts, 200 of them probed over TLS")
     assert "list calls 1, other 0" in lines[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,25 +69,39 @@ def test_a_pass_over_what_runs_costs_one_list_and_one_probe_each(fleet, running)
     assert told.moving == 0
 
 
-def test_a_pass_asks_a_number_of_steady_gateways_and_each_in_its_turn(fleet):
+def test_a_pass_asks_steady_gateways_for_a_time_and_each_in_its_turn(fleet, monkeypatch):
     accounts = [fleet.connect(user=f"user{n}", name=f"ib{n}") for n in range(5)]
     fleet.passes(5)
     assert {fleet.status(account) for account in accounts} == {("running", "")}
-    fleet.settings = replace(fleet.settings, steady=2)
+    asked = []
+    probe = fleet.world.probe
+
+    def slowly(endpoint):
+        asked.append(endpoint.address)
+        time.sleep(0.05)
+        return probe(endpoint)
+
+    monkeypatch.setattr(fleet.world, "probe", slowly)
+    fleet.settings = replace(fleet.settings, probes=1, steady_seconds=0.12)
     fleet.start()
-    assert [fleet.pass_().probes["ready"] for _ in range(3)] == [2, 2, 2]
+    assert 1 <= fleet.pass_().probes["ready"] < 5
+    while len(asked) < 5:
+        fleet.pass_()
+    assert len(set(asked[:5])) == 5
 
     # Within as many passes as it takes, a loss is seen whosever it is.
     for account in accounts:
         fleet.world.readiness[account] = Probe(Readiness.NOT_LOGGED_IN)
-    fleet.passes(3)
+    del asked[:]
+    while len(set(asked)) < 5:
+        fleet.pass_()
     assert {fleet.status(account)[0] for account in accounts} == {"initializing"}
 
 
 def test_what_somebody_has_asked_for_waits_for_no_turn(fleet):
     accounts = [fleet.connect(user=f"user{n}", name=f"ib{n}") for n in range(3)]
     fleet.passes(5)
-    fleet.settings = replace(fleet.settings, steady=0)
+    fleet.settings = replace(fleet.settings, steady_seconds=-1)
     fleet.start()
     assert fleet.pass_().probes.total() == 0
     fleet.repository.want_restart(fleet.of(accounts[2]), "ada")

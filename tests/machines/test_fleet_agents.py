@@ -13,7 +13,6 @@ import pytest
 
 from broker.fleet.agents import (
     AgentUnreachable,
-    CertificateChanged,
     Endpoint,
     Login,
     PushRefused,
@@ -21,6 +20,7 @@ from broker.fleet.agents import (
     read_log,
 )
 from broker.fleet.decide import LogSays, Probe, Readiness
+from broker.fleet.pinned import CertificateChanged
 from tests.machines.droplet import ACCOUNT, GATEWAY_TOKEN, PASSWORD, USER, Droplet, Surroundings
 from tests.machines.exchange import Exchange
 from tests.machines.laptop import LaptopHost
@@ -145,7 +145,7 @@ async def test_an_old_number_another_account_or_a_wrong_clock_is_refused(service
             await service(service.agents.push, service.endpoint, account, login, sequence, moment)
     with pytest.raises(PushRefused):
         await service(
-            TlsAgents(lambda _message: b"0" * 64, port=service.agents._port).push,
+            TlsAgents(lambda _message: b"0" * 64, port=service.port).push,
             service.endpoint, ACCOUNT, login, 8, now,
         )  # fmt: skip
 
