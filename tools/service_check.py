@@ -32,7 +32,7 @@ def get(url: str, token: str = "", timeout: float = 10) -> Any:
 def health(url: str, token: str) -> Health:
     """Ask the service how its broker is."""
     try:
-        get(f"{url}/readyz")
+        get(f"{url}/health")
         told = get(f"{url}/api/v1/connections/default/health", token)
     except urllib.error.HTTPError as error:
         return Health(False, f"the service answers {error.code}: {reason_in(error)}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 from fastapi import FastAPI, Request, Response
+from starlette.types import Lifespan
 
 from broker.alerts import Alerts
 from broker.service import dashboard, fleet_problems, halt, problems
@@ -16,6 +18,7 @@ from broker.service.certificates import certificates
 from broker.service.connections import DefaultConnection
 from broker.service.cors import Cors
 from broker.service.database import make_engine
+from broker.service.document import TITLE, document, operation_name
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
 from broker.service.fleet_alerts import alerts as user_alerts
@@ -27,6 +30,8 @@ from broker.service.order_routes import orders
 from broker.service.routes import NoPosition, UnknownConnection, probes, trading
 from broker.service.sessions import sessions
 from broker.service.settings import Settings
+from broker.service.streams import RETRY_AFTER, Streams, TooManyStreams
+from broker.service.told_metrics import ToldMetrics, keep_telling
 from broker.service.user_connections import UserConnections
 from broker.service.values import ValueKeeper, ValueStore
 from broker.service.verification import verification
@@ -63,20 +68,46 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
             values = ValueKeeper("default", default.account, ValueStore(engine))
             values.start()
+            own_metrics.user_connections.set_function(lambda: users.open_connections if users else 0)
+            registries = [own_metrics.registry, *([fleet.metrics.registry] if fleet else [])]
+            telling = asyncio.create_task(
+                keep_telling(ToldMetrics(registries), own_metrics, default.broker_type, default.health)
+            )
             try:
                 yield
             finally:
+                telling.cancel()
                 await values.stop()
                 # Side by side: an instance has a few seconds for all.
                 ends = [one.stop() for one in (users, fleet) if one]
                 await asyncio.gather(default.stop(), *ends)
         await asyncio.to_thread(engine.dispose)
 
-    app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    own_metrics = app.state.metrics = ServiceMetrics()
+    app = api(lifespan)
+    own = settings.service
+    streams = app.state.streams = Streams(own.stream_limit, own.streams_per_user, own.stream_seconds)
+    own_metrics = app.state.metrics = ServiceMetrics(streams)
     problems.install(app)
     _install_refusals(app, own_metrics)
     fleet_problems.install(app)
+    dashboard.install(app, settings.service.stack)
+    app.add_middleware(
+        RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
+    )
+    if settings.service.cors_origins:
+        app.add_middleware(Cors, origins=settings.service.cors_origins)
+    return app
+
+
+def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The API's routes and their document. Without a lifespan it can only tell of itself."""
+    app = FastAPI(
+        title=TITLE,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        generate_unique_id_function=operation_name,
+    )
     app.include_router(trading)
     app.include_router(orders)
     app.include_router(events)
@@ -92,12 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(sessions)
     app.include_router(probes)
     app.include_router(metrics)
-    dashboard.install(app, settings.service.stack)
-    app.add_middleware(
-        RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
-    )
-    if settings.service.cors_origins:
-        app.add_middleware(Cors, origins=settings.service.cors_origins)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
 
@@ -112,6 +138,14 @@ def _install_refusals(app: FastAPI, own_metrics: ServiceMetrics) -> None:
     @app.exception_handler(Forbidden)
     async def forbidden(request: Request, error: Forbidden) -> Response:
         return problems.problem(403, "forbidden", "Not allowed", str(error))
+
+    @app.exception_handler(TooManyStreams)
+    async def crowded(request: Request, error: TooManyStreams) -> Response:
+        own_metrics.refused_streams.labels(error.status).inc()
+        headers = {"Retry-After": str(RETRY_AFTER)}
+        return problems.problem(
+            error.status, "too-many-streams", "Too many streams are open", error.message, headers=headers
+        )
 
     @app.exception_handler(NoPosition)
     @app.exception_handler(UnknownConnection)

@@ -7,7 +7,9 @@
 A client that reconnects sends the last id it saw (`Last-Event-ID`) and gets what it missed. If that
 isn't kept any more, or was another process's, it gets a `gap` first: it reads orders and fills again.
 
-A stream ends with the token that opened it, and when this instance ends or hands its connection over.
+A stream ends with the token that opened it, and when this instance ends or hands its connection over. It also
+ends before Cloud Run would cut it off, and the client comes again. How many there may be:
+`broker.service.streams`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from broker.models import OrderEvent
-from broker.service.auth import bearer
+from broker.service.auth import Principal, bearer
 from broker.service.eventlog import EventLog
 from broker.service.routes import Reader, Via, problem_answers
+from broker.service.streams import Streams
 
 #: seconds of silence after which a comment is sent: proxies end connections that are idle for longer
 HEARTBEAT = 15.0
@@ -43,11 +46,12 @@ _STREAM = {
 @events.get(
     "/events",
     response_class=StreamingResponse,
-    responses={200: _STREAM, **problem_answers(401, 403, 404, 422, 502, 503)},
+    responses={200: _STREAM, **problem_answers(401, 403, 404, 422, 429, 502, 503)},
 )
 async def get_events(
     who: Reader,
     via: Via,
+    request: Request,
     last_event_id: Annotated[str, Header(max_length=64)] = "",
     after: Annotated[str, Query(max_length=64, description="As Last-Event-ID, for a first connection")] = "",
 ) -> StreamingResponse:
@@ -56,16 +60,20 @@ async def get_events(
     Reconnect with `Last-Event-ID`: what was missed comes first.
     """
     log = via.events()
-    stream = _written(log, last_event_id or after, who.until)
+    streams: Streams = request.app.state.streams
+    streams.check(who.user)
+    stream = _written(log, last_event_id or after, streams, who)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _written(log: EventLog, last_id: str, until: float) -> AsyncIterator[str]:
-    # At once, so that a client knows that it is connected; `retry` is in milliseconds.
-    yield "retry: 2000\n\n"
-    async for item in log.follow(last_id, HEARTBEAT, until):
-        yield ": nothing new\n\n" if item is None else _text(*item)
+async def _written(log: EventLog, last_id: str, streams: Streams, who: Principal) -> AsyncIterator[str]:
+    # Held from here on: a client that is gone before it begins would never let go of it.
+    with streams.held(who.user):
+        # At once, so that a client knows that it is connected; `retry` is in milliseconds.
+        yield "retry: 2000\n\n"
+        async for item in log.follow(last_id, HEARTBEAT, streams.until(who.until)):
+            yield ": nothing new\n\n" if item is None else _text(*item)
 
 
 def _text(number: str, event: OrderEvent) -> str:

@@ -18,7 +18,7 @@ log = structlog.get_logger("broker.service.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 #: asked for by machines every few seconds: worth a line only when they fail
-_PROBES = ("/healthz", "/readyz")
+_PROBES = ("/healthz", "/readyz", "/health")
 
 
 class TooLarge(HTTPException):
@@ -32,7 +32,10 @@ class RequestMiddleware:
     """Outermost layer: what the inner ones let through becomes a problem document too."""
 
     def __init__(self, app: ASGIApp, body_limit: int, answered: Callable[[int, float], None]) -> None:
-        """`body_limit` in bytes; `answered` is told each answer's status, and the seconds that it took."""
+        """`body_limit` in bytes; `answered` is told each answer's status, and the seconds until it began.
+
+        A stream may last for an hour, and its beginning is all that says how quick the service is.
+        """
         self._app = app
         self._limit = body_limit
         self._answered = answered
@@ -53,15 +56,15 @@ class RequestMiddleware:
             answer = problem(500, "unexpected", "Something unexpected failed", request_id=request_id)
             await answered.instead(answer, scope, receive)
         finally:
-            seconds = time.monotonic() - started
-            self._answered(answered.status, seconds)
+            ended = time.monotonic()
+            self._answered(answered.status, (answered.began or ended) - started)
             if answered.status >= 400 or scope["path"] not in _PROBES:
                 log.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
                     status=answered.status,
-                    ms=round(seconds * 1000, 1),
+                    ms=round((ended - started) * 1000, 1),
                     user=scope["state"].get("user"),
                 )
             structlog.contextvars.unbind_contextvars("request_id", "account_id")
@@ -75,10 +78,11 @@ class _Answered:
         self._id = request_id
         self._held: Message | None = None
         self.status = 0
+        self.began: float | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.began = message["status"], time.monotonic()
             headers = [*message["headers"], (b"x-request-id", self._id.encode())]
             message = {**message, "headers": headers}
             if (b"content-type", MEDIA_TYPE.encode()) in headers:

@@ -68,6 +68,12 @@ class ServiceSettings(BaseSettings):
     body_limit: int = Field(default=65536, ge=1024)
     #: how long an old revision may hold the trading connection after it stopped answering, in seconds
     lease_seconds: float = Field(default=15.0, ge=3, le=300)
+    #: how many requests of this instance may stay open (pages that are looked at, order events), and how many
+    #: of one user; fewer than the platform gives it at a time, so that calls and orders always get through
+    stream_limit: int = Field(default=150, ge=1, le=1000)
+    streams_per_user: int = Field(default=20, ge=1, le=1000)
+    #: after how long such a request ends and is made anew, in seconds; before the platform cuts it off
+    stream_seconds: float = Field(default=3540.0, ge=1, le=86400)
     #: web pages elsewhere whose scripts may call the API with a bearer token: exact origins, with commas
     #: between, such as https://app.example.com; none unless set
     cors_origins: Origins = ()

@@ -235,6 +235,11 @@ class UserConnections:
         if self._ending:  # among them those that ended before, and wait for an order
             await asyncio.wait(self._ending, timeout=DRAIN_SECONDS + 1)
 
+    @property
+    def open_connections(self) -> int:
+        """How many gateways are connected to."""
+        return len(self._open)
+
     def end_streams(self) -> None:
         """End all streams of order events: their clients find another instance."""
         for via in self._open.values():

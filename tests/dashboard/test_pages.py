@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Awaitable, Callable
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.dashboard.conftest import PATIENCE, Site
@@ -120,3 +122,17 @@ async def test_a_lost_stream_is_said_and_old_numbers_are_not_shown_as_current(
     await context.set_offline(False)
     await expect(page.locator("#lost")).to_be_hidden(timeout=2 * PATIENCE)
     site.complaints.clear()  # the browser's own lines about the network
+
+
+async def test_a_page_beyond_the_limit_is_brought_up_to_date_by_asking(
+    site: Site, context: BrowserContext, fleet_app: FastAPI
+) -> None:
+    with contextlib.ExitStack() as others:
+        for number in range(150):
+            others.enter_context(fleet_app.state.streams.held(f"user{number}"))
+        page = await site.log_in(context)
+        await expect(page.locator("#crowded")).to_contain_text("every 5 seconds only")
+        first = await page.locator("#pulse").get_attribute("data-now")
+        await expect(page.locator("#pulse")).not_to_have_attribute("data-now", first or "")
+        await expect(page.locator("#lost")).to_be_hidden()
+    await expect(page.locator("#crowded")).to_be_hidden()

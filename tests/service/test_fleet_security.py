@@ -158,7 +158,8 @@ async def test_no_route_answers_without_a_token_but_the_few_that_need_none(
     fleet_app: FastAPI, ada: httpx.AsyncClient
 ) -> None:
     account = (await ada.post("/connect", json=login())).json()["account_id"]
-    free = {"GET /healthz", "GET /readyz", "POST /api/v1/enrolments", "POST /session", "DELETE /session"}
+    free = {f"GET /{probe}" for probe in ("healthz", "readyz", "health")}
+    free |= {"POST /api/v1/enrolments", "POST /session", "DELETE /session"}
     transport = httpx.ASGITransport(app=fleet_app)
     async with httpx.AsyncClient(transport=transport) as nobody:
         documented = {(m.upper(), p) for p, ms in fleet_app.openapi()["paths"].items() for m in ms}

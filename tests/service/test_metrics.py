@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker.fleet.metrics import REFUSALS, FleetMetrics
 from broker.service.metrics import ServiceMetrics
+from broker.service.streams import Streams
 from tests.broker.paper_gateway import ROOT
 from tests.service.fleet_agents import Agents
 from tests.service.fleet_fixtures import (
@@ -66,7 +67,7 @@ async def test_metrics_are_for_monitors_and_operators(
 
 
 def test_prometheus_rules_ask_for_metrics_that_there_are() -> None:
-    registries = (ServiceMetrics().registry, FleetMetrics().registry)
+    registries = (ServiceMetrics(Streams(1, 1, 1)).registry, FleetMetrics().registry)
     found = samples("".join(generate_latest(registry).decode() for registry in registries))
     names = {name.partition("{")[0] for name in found}
     families = {family.name for registry in registries for family in registry.collect()}

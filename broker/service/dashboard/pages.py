@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,7 @@ from broker.service.dashboard.watch import Shown, Watch
 from broker.service.dashboard.wording import FILTERS
 from broker.service.fleet import Fleet, FleetAway
 from broker.service.routes import Reader, Via, connection_of
+from broker.service.streams import Streams, TooManyStreams
 from broker.service.values import Span, Values, ValueStore
 
 _HERE = Path(__file__).resolve().parent
@@ -47,6 +48,8 @@ HEADERS = {
 }
 #: how long the first paint waits for the first reading, in seconds
 FIRST_LOOK = 0.3
+#: how often a page that got no stream asks for what is new, in seconds; the script's LOST_AFTER is longer
+ASKS_EVERY = 5
 
 PARTS = ("status", "switch", "pulse", "notices", "tiles", "clock", "positions", "orders")
 _ALWAYS = ("status", "switch", "pulse", "notices")
@@ -165,16 +168,27 @@ async def values(who: Reader, via: Via, connection_id: str, request: Request, sp
 async def live(
     who: Reader, via: Via, connection_id: str, request: Request, parts: Annotated[str, Query(max_length=200)]
 ) -> StreamingResponse:
-    """The named parts of a page whenever they change, until the session ends."""
+    """The named parts of a page whenever they change, until the session ends.
+
+    Where no stream may be opened (`broker.service.streams`), once: the page comes again in ASKS_EVERY
+    seconds.
+    """
     dashboard = dashboard_of(request)
     wanted = parts.split(",")
     # One stream for everything: over HTTP/1.1 a browser opens six connections to a site and no more.
     sources: list[Pushed] = [dashboard.watch(connection_id, via, request)]
     sources += [source for part in wanted if (source := dashboard.of_user(part, request, who)) is not None]
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(sources, wanted, who.until), media_type="text/event-stream", headers=headers
-    )
+    streams: Streams = request.app.state.streams
+    try:
+        streams.check(who.user)
+    except TooManyStreams as full:
+        request.app.state.metrics.refused_streams.labels(full.status).inc()
+        await sources[0].look(FIRST_LOOK)
+        told: Iterable[str] | AsyncIterator[str] = [_once(sources, wanted, full.message)]
+    else:
+        told = _events(sources, wanted, streams, who)
+    return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
 async def page(request: Request, name: str, via: str, **more: Any) -> Response:
@@ -205,11 +219,30 @@ async def page(request: Request, name: str, via: str, **more: Any) -> Response:
     )
 
 
-async def _events(sources: Sequence[Pushed], parts: Sequence[str], until: float) -> AsyncIterator[str]:
-    # At once, so that the page knows that it is connected; `retry` is in milliseconds.
-    yield "retry: 1000\n\n"
-    async for news in follow(sources, parts, until):
-        yield ": nothing new\n\n" if news is None else _event(news)
+async def _events(
+    sources: Sequence[Pushed], parts: Sequence[str], streams: Streams, who: Principal
+) -> AsyncIterator[str]:
+    # Held from here on: a page that is gone before it begins would never let go of it.
+    with streams.held(who.user):
+        # At once, so that the page knows that it is connected; `retry` is in milliseconds.
+        yield "retry: 1000\n\n"
+        yield _event(_crowded(""))
+        async for news in follow(sources, parts, streams.until(who.until)):
+            yield ": nothing new\n\n" if news is None else _event(news)
+
+
+def _once(sources: Sequence[Pushed], parts: Sequence[str], why: str) -> str:
+    """All parts as they are now, why there is no more, and when to come again."""
+    found = _crowded(why)
+    for source in sources:
+        found |= source.news(parts, 0)[0]
+    return f"retry: {ASKS_EVERY * 1000}\n{_event(found)}"
+
+
+def _crowded(why: str) -> dict[str, str]:
+    """The notice of a page that got no stream; hidden where there is one."""
+    said = f"This page is brought up to date every {ASKS_EVERY} seconds only: {why}." if why else ""
+    return {"crowded": f'<p id="crowded" class="notice" role="status"{"" if why else " hidden"}>{said}</p>'}
 
 
 def _event(news: Mapping[str, str]) -> str:
