@@ -16,11 +16,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.fleet.keys import FleetKeys, rewrap
-from broker.fleet.models import fleet_quarantine
 from broker.fleet.repository import Repository
 from broker.fleet.vault import KeyWrapper, KmsWrapper, LocalKeyWrapper, Vault, VaultError
 
@@ -48,9 +47,10 @@ def main(arguments: list[str] | None = None, environment: Mapping[str, str] = os
             if chosen.command == "rewrap":
                 print(f"wrapped {rewrap(engine, vault)} data keys anew")
                 return 0
+            repository = Repository(engine, vault, FleetKeys(engine, vault))
             if chosen.command == "quarantine":
-                return _list(engine)
-            return _condemn(engine, vault, chosen.id, chosen.yes)
+                return _list(repository)
+            return _condemn(repository, chosen.id, chosen.yes)
         finally:
             engine.dispose()
     except VaultError as wrong:
@@ -80,35 +80,27 @@ def _new_key(environment: Mapping[str, str]) -> int:
     return 0
 
 
-def _list(engine: Engine) -> int:
-    column = fleet_quarantine.c
-    query = select(column.droplet_id, column.name, column.account_id, column.first_seen, column.last_seen)
-    with engine.connect() as db:
-        for number, name, account, first, last in db.execute(query.order_by(column.droplet_id)):
-            print(
-                f"{number}  {name}  account {account or '?'}  first seen {first:%F %T}, last {last:%F %T} UTC"
-            )
+def _list(repository: Repository) -> int:
+    for one in repository.quarantined(None):
+        print(
+            f"{one.droplet_id}  {one.name}  account {one.account_id or '?'}  "
+            f"first seen {one.first_seen:%F %T}, last {one.last_seen:%F %T} UTC"
+        )
     return 0
 
 
-def _condemn(engine: Engine, vault: Vault, number: int, really: bool) -> int:
-    with engine.connect() as db:
-        row = db.execute(
-            select(fleet_quarantine.c.name, fleet_quarantine.c.account_id).where(
-                fleet_quarantine.c.droplet_id == number
-            )
-        ).first()
-    if row is None:
+def _condemn(repository: Repository, number: int, really: bool) -> int:
+    found = next((one for one in repository.quarantined(None) if one.droplet_id == number), None)
+    if found is None:
         sys.stderr.write(f"droplet {number} isn't in quarantine: `quarantine` lists those that are\n")
         return 1
     if not really:
         sys.stderr.write(
-            f"droplet {number} ({row[0]}) would be deleted with all its data: repeat with --yes\n"
+            f"droplet {number} ({found.name}) would be deleted with all its data: repeat with --yes\n"
         )
         return 1
-    repository = Repository(engine, vault, FleetKeys(engine, vault))
-    repository.condemn_unknown(row[1], number, "an operator condemned it")
-    print(f"the next pass deletes droplet {number} ({row[0]})")
+    repository.condemn_unknown(found.account_id, number, "an operator condemned it")
+    print(f"the next pass deletes droplet {number} ({found.name})")
     return 0
 
 

@@ -37,12 +37,26 @@ class OverviewRows(Rows):
         with self._engine.connect() as db:
             return {(row[0], row[1]): row[2] for row in db.execute(query)}
 
-    def quarantined(self, limit: int = 200) -> list[Quarantined]:
-        """Unknown droplets, those first that were seen last."""
-        column = fleet_quarantine.c
-        query = select(
+    def quarantined(self, limit: int | None = 200) -> list[Quarantined]:
+        """Unknown droplets, those first that were seen last.
+
+        Among them those that an account of a restored database calls its own, and that hold a login which
+        it doesn't know of.
+        """
+        column, account = fleet_quarantine.c, broker_accounts.c
+        strange = select(
             column.droplet_id, column.name, column.account_id, column.first_seen, column.last_seen
-        ).order_by(column.last_seen.desc(), column.droplet_id)
+        )
+        recorded = select(
+            account.do_droplet_id, account.do_droplet_name, account.id, account.status_since,
+            func.coalesce(account.do_last_status_check, account.status_since),
+        ).where(
+            account.status == State.ERROR,
+            account.status_reason == "unknown_droplet",
+            account.do_droplet_id.is_not(None),
+        )  # fmt: skip
+        both = strange.union_all(recorded).subquery()
+        query = select(both).order_by(both.c.last_seen.desc(), both.c.droplet_id)
         with self._engine.connect() as db:
             return [Quarantined(*row) for row in db.execute(query.limit(limit))]
 

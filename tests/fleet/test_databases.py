@@ -214,10 +214,15 @@ def test_a_database_of_yesterday_deletes_nothing_and_doubles_nothing(engine, vau
     fleet.repository.set_credentials(fleet.of(kept["steady"]), "steady", "changed", "ada")
     fleet.until(kept["steady"], *RUNNING)
     assert site.machines.of(kept["steady"])[0].credentials == ("steady", "changed")
-    # An operator decides: the unknown one goes, and the account gets another.
-    fleet.repository.condemn_unknown("", droplets["renewed"], "an operator said so")
-    fleet.until(kept["renewed"], *RUNNING)
-    assert droplets["renewed"] not in site.api.ids()
+    # An operator decides: unknown ones go, and their accounts get others. Those that an account calls its
+    # own are listed too.
+    shown = {one.droplet_id for one in fleet.repository.quarantined()}
+    assert shown == unknown | {droplets["new"], droplets["pending"]}
+    for name in ("renewed", "new"):
+        fleet.repository.condemn_unknown(kept[name], droplets[name], "an operator said so")
+        fleet.until(kept[name], *RUNNING)
+        assert droplets[name] not in site.api.ids()
+    assert site.problems == []
 
 
 def _dies(*_of: Any) -> None:
