@@ -1,8 +1,9 @@
 """Requests that stay open: pages that are looked at, and order events. How many there may be.
 
-Each holds one of the requests that Cloud Run gives an instance at a time (`ibkr:api.concurrency`) for as long as
-somebody looks. Without a limit, open pages would take them all, and an order would wait until somebody closes
-one. So an instance keeps its last requests for calls, which are answered and done (docs/scale.md).
+Each holds one of the requests that Cloud Run gives an instance at a time (`ibkr:api.concurrency`) for as
+long as somebody looks. Without a limit, open pages would take them all, and an order would wait until
+somebody closes one. So an instance keeps its last requests for calls, which are answered and done
+(docs/scale.md).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Streams:
     """The open streams of one instance. Lives on one event loop."""
 
     def __init__(self, limit: int, per_user: int, seconds: float) -> None:
-        """`limit` for all, `per_user` for each; a stream lasts `seconds` at most, and its client comes again."""
+        """`limit` for all, `per_user` for each; a stream lasts `seconds` at most: its client comes again."""
         self._limit, self._per_user, self._seconds = limit, per_user, seconds
         self._open: Counter[str] = Counter()
 
@@ -67,5 +68,5 @@ class Streams:
                 del self._open[user]
 
     def until(self, session: float) -> float:
-        """When a stream that begins now ends, for a session that ends at `session` (seconds since the epoch)."""
+        """When a stream that begins now ends; `session` is the session's end, in seconds since the epoch."""
         return min(session, time.time() + self._seconds)

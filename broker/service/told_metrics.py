@@ -5,8 +5,8 @@
 Nothing on Cloud Run reads `/metrics`, and an agent beside the service would need a token and a share of its
 processor. `components/log_metrics.py` declares what counts these lines, and the dashboard shows it.
 
-A gauge is told as it is, a counter as what was added since it was told last. What another instance knows better
-isn't told: the fleet's are, by the one that has run a pass since.
+A gauge is told as it is, a counter as what was added since it was told last. What another instance knows
+better isn't told: the fleet's are, by the one that has run a pass since.
 """
 
 from __future__ import annotations
