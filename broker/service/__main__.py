@@ -1,8 +1,9 @@
-"""`python -m broker.service serve` and `python -m broker.service migrate`."""
+"""`python -m broker.service serve`, `migrate` and `openapi`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -20,14 +21,17 @@ EXIT_SETTINGS, EXIT_DATABASE, EXIT_STARTUP = 2, 3, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two commands; the result is the process's exit code."""
+    """Run one of the commands; the result is the process's exit code."""
     parser = argparse.ArgumentParser(prog="python -m broker.service", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve HTTP on HOST and PORT, or on UNIX_SOCKET")
     migrate = commands.add_parser("migrate", help="bring the database to the newest schema")
     migrate.add_argument("--revision", default="head", help="instead of the newest; base empties it")
     migrate.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the database")
+    commands.add_parser("openapi", help="print the OpenAPI document; needs no settings")
     chosen = parser.parse_args(arguments)
+    if chosen.command == "openapi":
+        return _openapi()
     try:
         return _serve() if chosen.command == "serve" else _migrate(chosen.revision, chosen.wait)
     except ConfigurationError as wrong:
@@ -84,6 +88,13 @@ def _serve() -> int:
             Path(service.unix_socket).unlink(missing_ok=True)
         _leave(0 if server.started else EXIT_STARTUP)
     return 0 if server.started else EXIT_STARTUP
+
+
+def _openapi() -> int:
+    from broker.service.app import api
+
+    sys.stdout.write(json.dumps(api().openapi(), indent=2) + "\n")
+    return 0
 
 
 def _leave(code: int, seconds: float = 1.0) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import httpx
 from fastapi import FastAPI, Request, Response
+from starlette.types import Lifespan
 
 from broker.alerts import Alerts
 from broker.service import dashboard, fleet_problems, halt, problems
@@ -16,6 +18,7 @@ from broker.service.certificates import certificates
 from broker.service.connections import DefaultConnection
 from broker.service.cors import Cors
 from broker.service.database import make_engine
+from broker.service.document import TITLE, document, operation_name
 from broker.service.events import events
 from broker.service.fleet import Fleet, open_vault
 from broker.service.fleet_alerts import alerts as user_alerts
@@ -80,13 +83,31 @@ def create_app(settings: Settings) -> FastAPI:
                 await asyncio.gather(default.stop(), *ends)
         await asyncio.to_thread(engine.dispose)
 
-    app = FastAPI(title="IBKR API", version="1", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = api(lifespan)
     own = settings.service
     streams = app.state.streams = Streams(own.stream_limit, own.streams_per_user, own.stream_seconds)
     own_metrics = app.state.metrics = ServiceMetrics(streams)
     problems.install(app)
     _install_refusals(app, own_metrics)
     fleet_problems.install(app)
+    dashboard.install(app, settings.service.stack)
+    app.add_middleware(
+        RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
+    )
+    if settings.service.cors_origins:
+        app.add_middleware(Cors, origins=settings.service.cors_origins)
+    return app
+
+
+def api(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The API's routes and their document. Without a lifespan it can only tell of itself."""
+    app = FastAPI(
+        title=TITLE,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        generate_unique_id_function=operation_name,
+    )
     app.include_router(trading)
     app.include_router(orders)
     app.include_router(events)
@@ -102,12 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(sessions)
     app.include_router(probes)
     app.include_router(metrics)
-    dashboard.install(app, settings.service.stack)
-    app.add_middleware(
-        RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
-    )
-    if settings.service.cors_origins:
-        app.add_middleware(Cors, origins=settings.service.cors_origins)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
 

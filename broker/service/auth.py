@@ -43,7 +43,7 @@ COOKIE = "session"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 #: describes the scheme in the OpenAPI document; the check itself is `Authenticator.principal`
-bearer = HTTPBearer(auto_error=False, description="A JWT of the configured OIDC issuer")
+bearer = HTTPBearer(bearerFormat="JWT", auto_error=False, description="A JWT of the configured OIDC issuer")
 
 
 class Unauthorized(Exception):

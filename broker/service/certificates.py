@@ -26,7 +26,7 @@ Operator = Annotated[Principal, Depends(require("operator"))]
 class Accepted(BaseModel):
     """The certificate that is the gateway's from now on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"sha256": "3f9a" * 16}]})
 
     sha256: str = Field(
         min_length=64,
@@ -38,10 +38,12 @@ class Accepted(BaseModel):
 class GatewayCertificate(BaseModel):
     """SHA-256 in hex of the certificate that a gateway shows now, and of the pinned one (empty: none yet)."""
 
+    #: its address
     gateway: str
     shown: str
     pinned: str
     pinned_at: datetime | None
+    #: an operator, or `first seen`
     pinned_by: str
 
 
@@ -51,7 +53,7 @@ async def get_certificate(who: Operator, via: Via) -> GatewayCertificate:
     return GatewayCertificate(**asdict(await via.certificate()))
 
 
-@certificates.put("/certificate", responses=problem_answers(400, 413))
+@certificates.put("/certificate", operation_id="accept_certificate", responses=problem_answers(400, 413))
 async def put_certificate(who: Operator, via: Via, body: Accepted, request: Request) -> GatewayCertificate:
     """Accept the certificate that the gateway shows now, if it is this one. All instances take it.
 

@@ -28,7 +28,11 @@ alerts = APIRouter(
 class AlertsBody(BaseModel):
     """Where alerts go. Kept encrypted and never shown again: it holds a token."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"examples": [{"url": "tgram://BOT_TOKEN/CHAT_ID"}]},
+    )
 
     url: Annotated[
         SecretStr,
@@ -43,14 +47,14 @@ class AlertsTo(BaseModel):
     service: str | None
 
 
-@alerts.get("")
+@alerts.get("", operation_id="get_account_alerts")
 async def get_alerts(who: User, fleet: OfFleet, account_id: AccountId) -> AlertsTo:
     """Whether you are alerted of this account, and over which service."""
     account = await fleet.call(own, fleet, account_id, who.user)
     return AlertsTo(service=await fleet.call(fleet.user_alerts.service, account))
 
 
-@alerts.put("", responses=problem_answers(400, 409, 413))
+@alerts.put("", operation_id="set_account_alerts", responses=problem_answers(400, 409, 413))
 async def put_alerts(who: User, fleet: OfFleet, account_id: AccountId, body: AlertsBody) -> AlertsTo:
     """Be alerted of this account: a login that waits for you, or was refused, a session that was taken.
 
@@ -61,7 +65,7 @@ async def put_alerts(who: User, fleet: OfFleet, account_id: AccountId, body: Ale
     )
 
 
-@alerts.delete("", status_code=204)
+@alerts.delete("", operation_id="delete_account_alerts", status_code=204)
 async def delete_alerts(who: User, fleet: OfFleet, account_id: AccountId) -> None:
     """Not be alerted of this account any more."""
     account = await fleet.call(own, fleet, account_id, who.user)

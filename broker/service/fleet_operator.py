@@ -31,14 +31,31 @@ droplets = APIRouter(prefix="/api/v1", tags=["droplets"], route_class=SecretRout
 class EnrolmentBody(BaseModel):
     """What a droplet says of itself."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "account_id": "ib-demo-a1b2c3d4",
+                    "token": "ENROLMENT_TOKEN",
+                    "certificate": "-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n",
+                }
+            ]
+        },
+    )
 
     account_id: Annotated[str, Field(max_length=48, pattern=r"^[ -~]*$")]
-    token: Annotated[SecretStr, Field(max_length=256)]
+    token: Annotated[SecretStr, Field(max_length=256, description="What its user data holds; it works once")]
     certificate: Annotated[str, Field(max_length=16384, description="PEM")]
 
 
-@droplets.post("/enrolments", status_code=204, responses=problem_answers(400, 403, 404, 413, 422, 503))
+@droplets.post(
+    "/enrolments",
+    operation_id="enrol_droplet",
+    status_code=204,
+    responses=problem_answers(400, 403, 404, 413, 422, 503),
+)
 async def enrol(fleet: OfFleet, body: EnrolmentBody) -> None:
     """A droplet that the service has made registers its certificate, once. 503: ask again.
 
@@ -97,11 +114,15 @@ class PassDone(BaseModel):
 
     #: false: another instance runs the passes
     ran: bool
+    #: how long it took
     seconds: float = 0.0
+    #: how many it looked at
     accounts: int = 0
+    #: how many there are
     droplets: int = 0
     #: accounts that aren't where they shall be yet
     moving: int = 0
+    #: droplets with our tags that the database can't explain
     quarantined: int = 0
     #: deletions beyond what one pass may do
     held_back: int = 0
@@ -112,8 +133,10 @@ class PassDone(BaseModel):
 class UnknownDroplet(BaseModel):
     """A droplet with our tags that the database can't explain: never touched before a person decides."""
 
+    #: its number at DigitalOcean
     droplet_id: int
     name: str
+    #: as its tag says
     account_id: str
     first_seen: datetime
     last_seen: datetime
@@ -124,6 +147,7 @@ class AccountCount(BaseModel):
 
     status: Status
     reason: str
+    #: how many
     accounts: int
 
 
@@ -132,9 +156,12 @@ class FleetOverview(BaseModel):
 
     #: whether this instance runs the passes
     runs_passes: bool
+    #: what the last pass of this instance found and did
     last_pass: PassDone | None
     last_pass_at: datetime | None
+    #: how many there are, by status and reason
     accounts: list[AccountCount]
+    #: droplets with our tags that the database can't explain
     quarantine: list[UnknownDroplet]
     #: calls of DigitalOcean's API left to this instance in this hour
     digitalocean_calls_left: int
@@ -145,6 +172,7 @@ class UsersAccount(ConnectedAccount):
 
     user_id: str
     droplet_name: str | None
+    #: in a row, and refused by IBKR
     failed_logins: int
 
 
@@ -166,7 +194,9 @@ operators = APIRouter(
 Operator = Annotated[Principal, Depends(require("operator"))]
 
 
-@scheduled.post("/fleet/reconcile", responses=problem_answers(401, 403, 404, 503))
+@scheduled.post(
+    "/fleet/reconcile", operation_id="reconcile_fleet", responses=problem_answers(401, 403, 404, 503)
+)
 async def reconcile(fleet: OfFleet) -> PassDone:
     """Run a pass now: wanted and actual are compared, and each account moves one step. For Cloud Scheduler.
 
@@ -190,7 +220,7 @@ async def get_fleet(who: Operator, fleet: OfFleet) -> FleetOverview:
     )
 
 
-@operators.get("/accounts")
+@operators.get("/accounts", operation_id="get_fleet_accounts")
 async def get_accounts(
     who: Operator,
     fleet: OfFleet,

@@ -88,6 +88,7 @@ def shown(fleet: Fleet, account: Account) -> ConnectedAccount:
 
 @accounts.post(
     "/connect",
+    operation_id="connect_account",
     status_code=202,
     response_model=ConnectedAccount,
     responses={
@@ -151,7 +152,7 @@ async def list_accounts(
     return AccountPage(accounts=[shown(fleet, account) for account in page], next=following)
 
 
-@accounts.get("/accounts/{account_id}")
+@accounts.get("/accounts/{account_id}", operation_id="get_connected_account")
 async def get_account(who: User, fleet: OfFleet, account_id: AccountId) -> ConnectedAccount:
     """One of your accounts."""
     return shown(fleet, await fleet.call(fleet_actions.own, fleet, account_id, who.user))
@@ -169,37 +170,46 @@ async def get_status(who: User, fleet: OfFleet, account_id: AccountId) -> Respon
 accounts.add_api_route(
     "/accounts/{account_id}/status",
     get_status,
+    operation_id="get_account_status",
     response_model=ConnectedAccount,
     responses=problem_answers(401, 403, 404, 422, 503),
     route_class_override=StatusRoute,
 )
 
 
-@accounts.post("/accounts/{account_id}/start", status_code=202, responses=_ALREADY)
+@accounts.post(
+    "/accounts/{account_id}/start", operation_id="start_account", status_code=202, responses=_ALREADY
+)
 async def start(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
     """Start the server and log in, or log in once more after an error. 200 if that is under way already."""
     return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.RUNNING)
 
 
-@accounts.post("/accounts/{account_id}/stop", status_code=202, responses=_ALREADY)
+@accounts.post(
+    "/accounts/{account_id}/stop", operation_id="stop_account", status_code=202, responses=_ALREADY
+)
 async def stop(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
     """Switch the server off: quick to start again, and billed meanwhile. Orders at IBKR go on working."""
     return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.STOPPED)
 
 
-@accounts.post("/accounts/{account_id}/hibernate", status_code=202, responses=_ALREADY)
+@accounts.post(
+    "/accounts/{account_id}/hibernate", operation_id="hibernate_account", status_code=202, responses=_ALREADY
+)
 async def hibernate(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
     """Delete the server and keep the account: nothing is billed, and a start makes a new server."""
     return await _changed(fleet, response, fleet_actions.want, account_id, who.user, Wanted.HIBERNATED)
 
 
-@accounts.post("/accounts/{account_id}/restart", status_code=202, responses=_ALREADY)
+@accounts.post(
+    "/accounts/{account_id}/restart", operation_id="restart_account", status_code=202, responses=_ALREADY
+)
 async def restart(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
     """Restart the gateway, which logs in anew: a live login has to be approved on the phone again."""
     return await _changed(fleet, response, fleet_actions.restart, account_id, who.user)
 
 
-@accounts.delete("/accounts/{account_id}", status_code=202, responses=_ALREADY)
+@accounts.delete("/accounts/{account_id}", operation_id="delete_account", status_code=202, responses=_ALREADY)
 async def delete(who: User, fleet: OfFleet, account_id: AccountId, response: Response) -> ConnectedAccount:
     """Delete the server, the credentials and the account; its history stays. 200 if it was asked for already.
 
@@ -209,7 +219,10 @@ async def delete(who: User, fleet: OfFleet, account_id: AccountId, response: Res
 
 
 @accounts.put(
-    "/accounts/{account_id}/credentials", status_code=202, responses=problem_answers(400, 409, 413, 429)
+    "/accounts/{account_id}/credentials",
+    operation_id="set_account_credentials",
+    status_code=202,
+    responses=problem_answers(400, 409, 413, 429),
 )
 async def put_credentials(
     who: User, fleet: OfFleet, account_id: AccountId, body: Credentials, response: Response
@@ -218,7 +231,11 @@ async def put_credentials(
     return await _changed(fleet, response, fleet_actions.set_credentials, account_id, who.user, body)
 
 
-@accounts.put("/accounts/{account_id}/policy", responses={**_ALREADY, **problem_answers(400, 413)})
+@accounts.put(
+    "/accounts/{account_id}/policy",
+    operation_id="set_account_policy",
+    responses={**_ALREADY, **problem_answers(400, 413)},
+)
 async def put_policy(
     who: User, fleet: OfFleet, account_id: AccountId, body: PolicyBody, response: Response
 ) -> ConnectedAccount:
@@ -228,7 +245,7 @@ async def put_policy(
     return told
 
 
-@accounts.get("/accounts/{account_id}/history")
+@accounts.get("/accounts/{account_id}/history", operation_id="get_account_history")
 async def get_history(
     who: User,
     fleet: OfFleet,
@@ -256,7 +273,7 @@ async def get_history(
     return History(events=events, next=events[-1].id if len(found) > limit else None)
 
 
-@accounts.get("/accounts/{account_id}/logs", responses=problem_answers(409))
+@accounts.get("/accounts/{account_id}/logs", operation_id="get_account_logs", responses=problem_answers(409))
 async def get_logs(
     who: User, fleet: OfFleet, account_id: AccountId, lines: Annotated[int, Query(ge=1, le=500)] = 50
 ) -> LogLines:

@@ -82,34 +82,6 @@ class Billing(BaseModel):
 class ConnectedAccount(BaseModel):
     """An account as its user sees it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "account_id": "ib-demo-a1b2c3d4",
-                    "service_id": 123456789,
-                    "status": "provisioning",
-                    "message": "Server provisioning initiated. This process may take a few minutes.",
-                    "environment": "demo",
-                    "reason": "creating",
-                    "since": "2026-11-20T15:00:00Z",
-                    "wanted": "running",
-                    "policy": "always",
-                    "unattended_live": False,
-                    "region": "nyc1",
-                    "created_at": "2026-11-20T15:00:00Z",
-                    "checked_at": None,
-                    "billing": {
-                        "billed": True,
-                        "monthly_usd": 4.0,
-                        "size": "s-1vcpu-512mb-10gb",
-                        "message": "DigitalOcean bills 4.00 USD a month while the server exists.",
-                    },
-                }
-            ]
-        }
-    )
-
     account_id: str
     #: the droplet's number at DigitalOcean; null while there is none
     service_id: int | None

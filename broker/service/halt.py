@@ -46,7 +46,9 @@ Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S", descr
 class HaltBody(BaseModel):
     """Why trading is halted, and whether the orders that work are to be cancelled."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "odd fills", "cancel_orders": True}]}
+    )
 
     reason: Reason
     cancel_orders: bool = Field(default=False, description="Cancel all working orders as well")
@@ -55,7 +57,7 @@ class HaltBody(BaseModel):
 class ResumeBody(BaseModel):
     """Why trading may go on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "it was the feed"}]})
 
     reason: Reason
 
@@ -96,7 +98,7 @@ async def get_halt(who: Operator, request: Request) -> SwitchWithChanges:
     return SwitchWithChanges(**asdict(state), changes=changes)
 
 
-@switch.post("/halt", responses=problem_answers(400, 413))
+@switch.post("/halt", operation_id="halt_trading", responses=problem_answers(400, 413))
 async def halt(who: Operator, body: HaltBody, request: Request) -> Halting:
     """Stop all orders of all connections and instances at once. Cancels still work."""
     done = await asyncio.to_thread(_kill_switch(request).halt, who.user, body.reason)
@@ -131,7 +133,7 @@ async def _cancel_of_users(request: Request, answer: Halting) -> None:
         answer.not_cancelled["users' accounts"] = f"nobody can say which there are: {type(away).__name__}"
 
 
-@switch.post("/resume", responses=problem_answers(400, 413))
+@switch.post("/resume", operation_id="resume_trading", responses=problem_answers(400, 413))
 async def resume(who: Operator, body: ResumeBody, request: Request) -> Switch:
     """Let orders leave again. Still `halted` where the environment or a file halts as well."""
     state: SwitchState = await asyncio.to_thread(_kill_switch(request).resume, who.user, body.reason)

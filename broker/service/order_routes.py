@@ -64,7 +64,7 @@ async def get_order_by_client_id(
     return await via.broker.get_order_by_client_id_async(client_order_id)
 
 
-@orders.post("/preview", responses=problem_answers(400, 413))
+@orders.post("/preview", operation_id="preview_order", responses=problem_answers(400, 413))
 async def preview(who: Trader, via: Via, body: OrderBody) -> OrderPreview:
     """What an order would cost and how margin would change; nothing is placed."""
     return await via.broker.preview_order_async(body.request(body.client_order_id or "", who.user))
@@ -85,7 +85,9 @@ async def replace_order(who: Trader, via: Via, order_id: OrderId, body: ReplaceB
         return await asyncio.shield(changing)
 
 
-@orders.delete("/orders")
+@orders.delete(
+    "/orders", responses={202: {"description": "The broker still works on some", "model": list[Order]}}
+)
 async def cancel_all_orders(who: Trader, via: Via, response: Response) -> list[Order]:
     """Cancel all working orders of ours: 200 when all are final, 202 while the broker works on some."""
     async with via.trading() as broker:

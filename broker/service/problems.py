@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from broker import errors
@@ -20,6 +21,59 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE = "urn:ibkr-api:problem:"
+#: where the OpenAPI document has the schema of a problem document
+REFERENCE = {"$ref": "#/components/schemas/Problem"}
+
+
+class Field(BaseModel):
+    """A field of a request that is wrong."""
+
+    #: as the request names it
+    field: str
+    #: what is wrong with it
+    message: str
+    #: what was given, shortened; `nothing` if it is missing, `not shown` where it may be a secret
+    value: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). Which members there are depends on `type`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    #: what happened, for programs: `urn:ibkr-api:problem:` and a word
+    type: str
+    #: the same for people
+    title: str
+    #: the answer's status
+    status: int
+    #: what happened this time, in a sentence
+    detail: str | None = None
+    #: the request's number, which is in the service's log and in `X-Request-ID`
+    request_id: str | None = None
+    #: of a wrong request: each field that is wrong
+    errors: list[Field] | None = None
+    #: since when it is so
+    since: str | None = None
+    #: what is being done about it, or what to do
+    doing: str | None = None
+    #: of an account whose gateway doesn't run: its status, and the reason of that
+    account_status: str | None = None
+    #: a word for programs, see docs/fleet.md
+    account_reason: str | None = None
+    #: of a limit that refuses an order: its name
+    limit: str | None = None
+    #: what the order would make of it
+    value: str | None = None
+    #: what the limit allows
+    allowed: str | None = None
+    #: of the kill switch: who threw it
+    by: str | None = None
+    #: the broker's own number of what it said
+    code: str | None = None
+    #: the order that it is about, as it is now
+    order: dict[str, Any] | None = None
+
 
 #: HTTP status and title per kind of broker error; a subclass that isn't named here takes its base's
 _STATUS: dict[type[errors.BrokerError], tuple[int, str]] = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import BaseModel
 
 from broker.errors import BrokerError, FieldProblem, InvalidRequest
 from broker.models import (
@@ -21,28 +21,13 @@ from broker.models import (
 from broker.service.auth import Forbidden, Principal, bearer, require
 from broker.service.connections import Connection
 from broker.service.database import why_not_ready
-from broker.service.problems import MEDIA_TYPE, problem
+from broker.service.problems import MEDIA_TYPE, REFERENCE, problem
 from broker.service.schemas import AgedQuote, OrderBody
 from broker.service.user_connections import UnknownAccount, UserConnections
 from broker.validation import check_symbol, shown
 
 #: how long the database may take to answer a probe, in seconds
 PROBE_SECONDS = 4.0
-
-
-class Problem(BaseModel):
-    """An RFC 9457 problem document; more members come with some kinds."""
-
-    type: str
-    title: str
-    status: int
-    detail: str | None = None
-    request_id: str | None = None
-    errors: list[dict[str, str]] | None = None
-    since: str | None = None
-    doing: str | None = None
-    account_status: str | None = None
-    account_reason: str | None = None
 
 
 class UnknownConnection(BrokerError):
@@ -67,8 +52,8 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "The broker can't be reached: since when, and what is being done",
         504: "The order was sent, and nobody knows what became of it",
     }
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": words[status], "content": content} for status in statuses}
+    content = {MEDIA_TYPE: {"schema": REFERENCE}}
+    return {status: {"description": words[status], "content": deepcopy(content)} for status in statuses}
 
 
 reader = require("user", "trader", "operator")
@@ -174,7 +159,10 @@ async def get_order(who: Reader, via: Via, order_id: Annotated[str, Path(max_len
     return await via.broker.get_order_async(order_id)
 
 
-@trading.delete("/orders/{order_id}", responses=problem_answers(409))
+@trading.delete(
+    "/orders/{order_id}",
+    responses={202: {"description": "The broker still works on it", "model": Order}, **problem_answers(409)},
+)
 async def cancel_order(
     who: Trader, via: Via, order_id: Annotated[str, Path(max_length=64)], response: Response
 ) -> Order:
@@ -212,7 +200,7 @@ async def healthz() -> dict[str, str]:
 
 
 @probes.get("/readyz", response_model=dict[str, str], responses=problem_answers(503))
-@probes.get("/health", response_model=dict[str, str], responses=problem_answers(503))
+@probes.get("/health", operation_id="health", response_model=dict[str, str], responses=problem_answers(503))
 async def readyz(request: Request) -> Any:
     """The database answers and has the schema. A gateway's nightly restart is no reason to leave.
 

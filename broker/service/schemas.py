@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic.config import JsonDict
 
 from broker.errors import FieldProblem, InvalidRequest
 from broker.models import OrderRequest, Quote
 
 # Strict: a number written as text is refused. (A union of float and int would name its parts in errors.)
 Number = Annotated[float, Field(strict=True, gt=0, le=10_000_000, allow_inf_nan=False)]
+
+_ASKED: JsonDict = {"symbol": "AAPL", "side": "buy", "client_order_id": "signal-17"}
 
 
 class OrderBody(BaseModel):
@@ -21,13 +24,13 @@ class OrderBody(BaseModel):
         extra="forbid",
         json_schema_extra={
             "examples": [
-                {
-                    "symbol": "AAPL",
-                    "side": "buy",
-                    "qty": 1,
-                    "order_type": "market",
-                    "client_order_id": "mine-1",
-                }
+                _ASKED | {"order_type": "market", "qty": 1},
+                _ASKED | {"order_type": "limit", "qty": 10, "limit_price": 195.5, "time_in_force": "gtc"},
+                _ASKED | {"order_type": "stop", "side": "sell", "qty": 10, "stop_price": 180.0},
+                _ASKED | {"order_type": "trailing_stop", "side": "sell", "qty": 10, "trail_percent": 3.0},
+                _ASKED
+                | {"order_type": "limit", "qty": 10, "limit_price": 195.5}
+                | {"take_profit_price": 210.0, "stop_loss_price": 185.0},
             ]
         },
     )
@@ -38,7 +41,9 @@ class OrderBody(BaseModel):
     order_type: Literal["market", "limit", "stop", "stop_limit", "trailing_stop"]
     limit_price: Number | None = Field(default=None, description="Dollars; of limit and stop_limit orders")
     time_in_force: Literal["day", "gtc", "ioc", "fok", "opg", "cls"] = "day"
-    client_order_id: str | None = Field(default=None, min_length=1, max_length=64)
+    client_order_id: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Yours; here or as Idempotency-Key"
+    )
     stop_price: Number | None = Field(default=None, description="Dollars; of stop and stop_limit orders")
     notional: Number | None = Field(default=None, description="Dollars to spend, in place of qty")
     trail_amount: Number | None = Field(default=None, description="Dollars; of trailing_stop orders")

@@ -18,9 +18,12 @@ sessions = APIRouter(prefix="/session", tags=["session"], route_class=SecretRout
 class Login(BaseModel):
     """A token of the configured OIDC issuer."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [{"token": "BEARER_TOKEN"}]}
+    )
 
-    token: Annotated[SecretStr, Field(min_length=1, max_length=3800)]  # a cookie holds 4,096 bytes
+    # A cookie holds 4,096 bytes.
+    token: Annotated[SecretStr, Field(min_length=1, max_length=3800, description="A bearer token")]
 
 
 class Session(BaseModel):
@@ -28,6 +31,7 @@ class Session(BaseModel):
 
     user: str
     roles: list[str]
+    #: seconds since the epoch
     until: float
 
 

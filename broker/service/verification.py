@@ -26,7 +26,7 @@ verification = APIRouter(
 class VerificationBody(BaseModel):
     """What to try the gateway with."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"symbol": "SPY"}]})
 
     symbol: str = Field(default="SPY", min_length=1, max_length=32, description="Quoted, on paper ordered")
 
@@ -37,15 +37,18 @@ class CheckResult(BaseModel):
     name: str
     passed: bool
     found: str
+    #: what to do where it hasn't passed
     remedy: str
 
 
 class VerificationResult(BaseModel):
     """A gateway's checks; `mode` is paper, live, or empty where that isn't clear."""
 
+    #: whether all checks have
     passed: bool
     account: str
     mode: str
+    #: the broker and the gateway's address
     gateway: str
     checks: list[CheckResult]
 
@@ -53,7 +56,7 @@ class VerificationResult(BaseModel):
 Verifier = Annotated[Principal, Depends(require("trader", "operator"))]
 
 
-@verification.post("/verification", responses=problem_answers(400, 413))
+@verification.post("/verification", operation_id="verify_gateway", responses=problem_answers(400, 413))
 async def post_verification(who: Verifier, via: Via, body: VerificationBody) -> VerificationResult:
     """Try the gateway: on paper an order far from the market is placed and cancelled, on live none is sent.
 
