@@ -6,6 +6,14 @@ from pathlib import Path
 from tools import debian
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: how it is started: as root, without a screen, asking nobody but the site
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+)
 
 
 def chromium() -> Path:

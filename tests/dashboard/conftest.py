@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from tests.pictures import file_for
 from tests.service.conftest import (
     Issuer,
     app,
@@ -27,7 +26,7 @@ from tests.service.conftest import (
     postgres,
 )
 from tests.service.fleet_fixtures import agents, cloud, fleet_app, fleet_changes, fleet_environment
-from tools.browser import chromium
+from tools.browser import FLAGS, chromium
 
 __all__ = [
     "agents",
@@ -47,13 +46,6 @@ __all__ = [
 #: milliseconds that a page may take on a machine that does much else
 PATIENCE = 45_000
 expect.set_options(timeout=PATIENCE)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -82,7 +74,7 @@ class Site:
 async def browser() -> AsyncIterator[Browser]:
     """The machine's Chromium."""
     async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path=str(chromium()), args=FLAGS)
+        found = await playwright.chromium.launch(executable_path=str(chromium()), args=list(FLAGS))
         yield found
         await found.close()
 
@@ -116,13 +108,9 @@ async def site(fleet_app: FastAPI, issuer: Issuer) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def picture() -> Callable[[Page, str], Awaitable[None]]:
-    """Writes a picture of a page into the folder that DASHBOARD_PICTURES names, if it names one."""
-    folder = os.environ.get("DASHBOARD_PICTURES", "")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    """Writes a picture of a page (see `tests.pictures`)."""
 
     async def take(page: Page, name: str) -> None:
-        if folder:
-            await page.screenshot(path=f"{folder}/{name}.png")
+        await page.screenshot(path=file_for(name))
 
     return take

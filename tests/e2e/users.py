@@ -16,13 +16,13 @@ AWKWARD = "p\"w'\\/&$ {}"
 
 
 class User:
-    """Somebody with an IBKR paper login, and what they do with the service."""
+    """Somebody with an IBKR login, and what they do with the service."""
 
-    def __init__(self, stack: LocalStack, name: str) -> None:
+    def __init__(self, stack: LocalStack, name: str, mode: str = "paper") -> None:
         self.stack = stack
         self.username = f"{name}{secrets.token_hex(4)}"
         self.password = AWKWARD + secrets.token_hex(8)
-        stack.cloud.add_user(self.username, self.password, "paper")
+        stack.cloud.add_user(self.username, self.password, mode)
         told = ask(stack, "token", user=name, roles=["user", "trader"])
         headers = {"Authorization": f"Bearer {told['token']}"}
         url = str(stack.outputs()["service_url"])

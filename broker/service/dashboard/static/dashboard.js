@@ -10,6 +10,7 @@ let clockAhead = 0; // ms by which the server's clock is ahead of ours
 // ---- time -----------------------------------------------------------------------------------------------
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const MINUTE = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 function age(ms) {
@@ -23,9 +24,15 @@ function writeTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const moment = new Date(element.dateTime);
     const form = element.dataset.form;
-    element.textContent = form === "age" ? `${age(now() - moment)} ago` : (form === "time" ? TIME : DATE).format(moment);
+    element.textContent = form === "age" ? `${age(now() - moment)} ago` : form === "time" ? TIME.format(moment) : dated(moment);
     element.title = moment.toString();
   }
+}
+
+// The day only of other days: on a phone, and in a list of what happened within a minute, it is in the way.
+function dated(moment) {
+  if (moment.toDateString() !== new Date(now()).toDateString()) return DATE.format(moment);
+  return (moment % 60_000 ? TIME : MINUTE).format(moment);
 }
 
 const now = () => Date.now() + clockAhead;
