@@ -25,7 +25,7 @@ _TYPE = "urn:ibkr-api:problem:"
 REFERENCE = {"$ref": "#/components/schemas/Problem"}
 
 
-class Field(BaseModel):
+class WrongField(BaseModel):
     """A field of a request that is wrong."""
 
     #: as the request names it
@@ -52,7 +52,7 @@ class Problem(BaseModel):
     #: the request's number, which is in the service's log and in `X-Request-ID`
     request_id: str | None = None
     #: of a wrong request: each field that is wrong
-    errors: list[Field] | None = None
+    errors: list[WrongField] | None = None
     #: since when it is so
     since: str | None = None
     #: what is being done about it, or what to do

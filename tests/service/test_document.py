@@ -73,7 +73,9 @@ def wrong(operation: dict[str, Any]) -> Iterator[str]:
             yield f"{status} has no schema that clients know"
 
 
-@pytest.mark.parametrize("operation", operations(), ids=lambda found: f"{found['method']} {found['path']}")
+@pytest.mark.parametrize(
+    "operation", list(operations()), ids=lambda found: f"{found['method']} {found['path']}"
+)
 def test_an_operation_is_described_with_valid_examples(operation: dict[str, Any]) -> None:
     assert list(wrong(operation)) == []
 
