@@ -41,6 +41,7 @@ from broker.models import (
     OrderRequest,
     Position,
     Quote,
+    Timeline,
 )
 from broker.order_forms import OrderForms
 from broker.stream import AsyncUpdates, Updates
@@ -107,6 +108,14 @@ class BaseBroker(OrderForms):
     @abstractmethod
     def get_order(self, order_id: str) -> Order:
         """Get order status by our id. Raises `OrderNotFound`, `NotConnected`."""
+
+    def get_order_timeline(self, order_id: str) -> Timeline:
+        """An order's whole life: statuses, changes, executions and the broker's words, each with its time.
+
+        From the journal. Of what wasn't placed from here it begins when the broker first showed it; what
+        isn't known is said in an entry of its own. Raises as `get_order`.
+        """
+        raise self._cannot("tell an order's timeline")
 
     @abstractmethod
     def get_orders_history(self, limit: int = 50) -> list[Order]:
@@ -306,6 +315,10 @@ class BaseBroker(OrderForms):
     async def get_order_async(self, order_id: str) -> Order:
         """`get_order` without blocking the event loop."""
         return await self._in_thread(self.get_order, order_id)
+
+    async def get_order_timeline_async(self, order_id: str) -> Timeline:
+        """`get_order_timeline` without blocking the event loop."""
+        return await self._in_thread(self.get_order_timeline, order_id)
 
     async def get_orders_history_async(self, limit: int = 50) -> list[Order]:
         """`get_orders_history` without blocking the event loop."""

@@ -15,7 +15,8 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from broker.models import Fill, PositionChange
+from broker import timeline
+from broker.models import EntryKind, Fill, PositionChange
 from broker.tables import fills, orders, positions
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ _BY_EXECUTION = (
     .where((fills.c.account == _OWNER) & (fills.c.execution == bindparam("of")))
     .with_for_update()
 )
+_OF_ORDER = select(fills).where(fills.c.order_id == bindparam("of")).order_by(fills.c.time, fills.c.number)
 _POSITIONS = select(positions).where(positions.c.account == _OWNER)
 _MARKED = select(positions.c.qty).where((positions.c.account == _OWNER) & (positions.c.symbol == _MARK))
 _FORGET_POSITIONS = delete(positions).where(positions.c.account == _OWNER)
@@ -83,8 +85,11 @@ class FillBook:
 
     def of_order(self, order_id: str) -> list[Fill]:
         """An order's executions, oldest first."""
-        query = select(fills).where(fills.c.order_id == order_id).order_by(fills.c.time, fills.c.number)
-        return [_fill(row) for row in self._do(lambda db: db.execute(query).all())]
+        return [_fill(row) for row in self._do(lambda db: db.execute(_OF_ORDER, {"of": order_id}).all())]
+
+    def by_execution(self, db: Connection, order_id: str) -> dict[str, Fill]:
+        """An order's executions, oldest first, by what their corrections share; within a transaction."""
+        return {row.execution: _fill(row) for row in db.execute(_OF_ORDER, {"of": order_id})}
 
     def begin(self, account: str, held: Mapping[str, float]) -> None:
         """An account's first comparison: positions from before the journal need no explanation."""
@@ -134,9 +139,9 @@ class FillBook:
 
     def _record(self, db: Connection, values: dict[str, Any]) -> Fill | None:
         if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], values).rowcount == 1:
-            if values["order_id"]:
-                db.execute(_ADD_UP, {"of": values["order_id"]})
-            return _fill(SimpleNamespace(**values))
+            fill = _fill(SimpleNamespace(**values))
+            self._tell(db, fill, values["execution"], EntryKind.FILL)
+            return fill
         row = _find(db, values["account"], values["execution"])
         assert row is not None  # it was there a moment ago, and none is ever deleted
         if values["revision"] < row.revision:
@@ -150,10 +155,21 @@ class FillBook:
 
     def _change(self, db: Connection, row: Row[Any], values: dict[str, Any]) -> Fill:
         db.execute(_CHANGE, {"of": row.number, **values})
-        found = SimpleNamespace(**{**row._asdict(), **values})
-        if found.order_id:
-            db.execute(_ADD_UP, {"of": found.order_id})
-        return _fill(found)
+        fill = _fill(SimpleNamespace(**{**row._asdict(), **values}))
+        corrected = "qty" in values or "price" in values
+        if corrected or "order_id" in values:
+            self._tell(db, fill, row.execution, EntryKind.FILL, "corrected" if corrected else "")
+        else:
+            self._tell(db, fill, row.execution, EntryKind.COMMISSION if "commission" in values else None)
+        return fill
+
+    def _tell(self, db: Connection, fill: Fill, key: str, kind: str | None, text: str = "") -> None:
+        """Let an execution's order know of it."""
+        if fill.order_id:
+            db.execute(_ADD_UP, {"of": fill.order_id})  # locks the order's row, too
+            if kind is not None:
+                line = timeline.fill_line(kind, fill, key, self._clock(), text)
+                timeline.append(db, fill.order_id, [line])
 
 
 def _filled(db: Connection, account: str) -> dict[str, float]:

@@ -6,6 +6,8 @@ transaction that enters it. `recorded` is an order of which its sender knows tha
 the step from there to `sent` is a compare-and-set, so of any number of threads and processes that
 hold the same order one sends it.
 
+Each step is kept with its time, in the transaction that makes it: `broker.timeline`.
+
 Unique by (account, client order id): the same id with the same body is the same order.
 PostgreSQL in the service, where migrations make the tables; SQLite for use as a library.
 """
@@ -23,12 +25,13 @@ from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from broker import timeline
 from broker.errors import DuplicateClientOrderId, JournalUnavailable
 from broker.fills import FillBook
 from broker.journal_file import file_engine
 from broker.journal_rows import BODY, EMPTY, FOREIGN, changes_of, new_order, order_of, row_of
-from broker.journal_table import BY_ID, BY_ID_LOCKED, BY_NAME, BY_NAME_LOCKED, OrderTable
-from broker.models import Order, OrderReport, OrderRequest, Status
+from broker.journal_table import BY_ID, BY_ID_LOCKED, BY_NAME_LOCKED, OrderTable
+from broker.models import EntryKind, Order, OrderReport, OrderRequest, Status, Timeline
 from broker.risk.switch import require_running
 from broker.tables import orders
 
@@ -47,6 +50,8 @@ _UNSEEN = (Status.RECORDED, Status.SENT, Status.UNKNOWN)
 # Made once: building a statement costs several times what executing it does.
 _INSERT = insert(orders)
 _CHANGE = update(orders).where(orders.c.id == bindparam("of"))
+_STATUSES = select(orders.c.id, orders.c.status)
+_PLACED_BY = select(orders.c.placed_by).where(orders.c.id == bindparam("of"))
 _UNIQUE = ["account", "client_order_id"]
 _INSERT_UNLESS_THERE = {
     name: dialect.insert(orders)
@@ -69,6 +74,8 @@ class Journal(OrderTable):
         self.outcome_unknown: Callable[[Order], None] | None = None
         #: executions with their commissions, and whether they explain the positions
         self.fills = FillBook(self._do, clock)
+        #: by order: when a cancel was sent that nothing has been taken down of
+        self._cancels: dict[str, datetime] = {}
 
     @classmethod
     def in_file(cls, path: str) -> Self:
@@ -107,6 +114,10 @@ class Journal(OrderTable):
             if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], entry).rowcount == 1:
                 if rows:
                     db.execute(_INSERT, rows)
+                if replaces is not None:
+                    db.execute(BY_ID_LOCKED, {"of": replaces})
+                    said = f"order {order.id} was sent to take its place"
+                    timeline.append(db, replaces, [timeline.line(EntryKind.CHANGE_REQUESTED, now, text=said)])
             else:
                 there = {"owner": account, "of": request.client_order_id}
                 row = db.execute(BY_NAME_LOCKED, there).one()
@@ -126,14 +137,6 @@ class Journal(OrderTable):
         except IntegrityError:
             raise self._taken(account, legs) from None
 
-    def _record(self, db: Connection, account: str, request: OrderRequest, **values: Any) -> Order:
-        row = row_of(account, request, self._clock(), **values)
-        if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], row).rowcount == 1:
-            return new_order(EMPTY | row)
-        existing = db.execute(BY_NAME, {"owner": account, "of": request.client_order_id}).one()
-        _check_same(request, existing)
-        return order_of(existing)
-
     def _taken(
         self, account: str, legs: Sequence[OrderRequest]
     ) -> DuplicateClientOrderId | JournalUnavailable:
@@ -149,26 +152,47 @@ class Journal(OrderTable):
         change = change.where(orders.c.status == Status.RECORDED)
         if db.execute(change.where(orders.c.id == order_id)).rowcount != 1:
             return False
-        db.execute(change.where(orders.c.parent_id == order_id))  # a bracket leaves as one
+        # A bracket leaves as one.
+        legs = db.execute(change.where(orders.c.parent_id == order_id).returning(orders.c.id)).scalars()
+        for one in [order_id, *legs]:
+            sent = timeline.line(EntryKind.STATUS, now, status=Status.SENT, was=Status.RECORDED)
+            timeline.append(db, one, [sent])
         return True
 
     def mark_unsent(self, order_id: str) -> None:
         """Take the step to `sent` back. Only for a sender that knows that nothing left."""
-        change = (
-            update(orders)
-            .where(_bracket(order_id) & orders.c.status.in_([Status.SENT, Status.UNKNOWN]))
-            .values(status=Status.RECORDED, sent_at=None, updated_at=self._clock())
-        )
-        self._do(lambda db: db.execute(change))
+        left = _bracket(order_id) & orders.c.status.in_([Status.SENT, Status.UNKNOWN])
 
-    def update(self, order_id: str, report: OrderReport) -> Order:
-        """Take over what the broker says. Only a fill changes a final order; filled quantities never fall."""
+        def work(db: Connection) -> None:
+            found = db.execute(_STATUSES.where(left).with_for_update()).all()
+            values = {"status": Status.RECORDED, "sent_at": None, "updated_at": self._clock()}
+            self._move(db, found, values, "nothing had left: it may be sent")
+
+        self._do(work)
+
+    def update(self, order_id: str, *reports: OrderReport) -> Order:
+        """Take over what the broker says, oldest first, in one transaction.
+
+        Only a fill changes a final order; filled quantities never fall.
+        """
         order = self._do(
-            lambda db: self._update(db, db.execute(BY_ID_LOCKED, {"of": order_id}).one(), report)
+            lambda db: self._update(db, db.execute(BY_ID_LOCKED, {"of": order_id}).one(), *reports)
         )
-        if order.status == report.status == Status.UNKNOWN:
+        if order.status == reports[-1].status == Status.UNKNOWN:
             self._tell_unknown(order)
         return order
+
+    def cancel_asked(self, order_id: str) -> None:
+        """A cancel is about to be sent: what is taken down of the order next says when.
+
+        In memory, so that a cancel waits for no commit. A process that dies before it hears of the cancel
+        leaves no trace of having asked for it.
+        """
+        self._cancels[order_id] = self._clock()
+
+    def cancel_not_sent(self, order_id: str) -> None:
+        """Take `cancel_asked` back: it didn't leave, or the broker refused it."""
+        self._cancels.pop(order_id, None)
 
     def adopt(
         self,
@@ -180,11 +204,20 @@ class Journal(OrderTable):
         replaces: str | None = None,
     ) -> Order:
         """Enter an order that the broker holds and this journal didn't send."""
+        now = self._clock()
+        row = _seen(account, request, report, now, parent_id=parent_id, replaces=replaces)
 
         def work(db: Connection) -> Order:
-            order = self._record(db, account, request, parent_id=parent_id, replaces=replaces)
-            self._mark_sent(db, order.id)  # it is there, whether trading is halted or not
-            return self._update(db, db.execute(BY_ID_LOCKED, {"of": order.id}).one(), report)
+            if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], row).rowcount == 1:
+                timeline.begin(db, {row["id"]: timeline.first_seen(row, now)})
+                return new_order(row)
+            there = {"owner": account, "of": request.client_order_id}
+            existing = db.execute(BY_NAME_LOCKED, there).one()
+            _check_same(request, existing)
+            # It is there, whether trading is halted or not.
+            if self._mark_sent(db, existing.id):
+                existing = db.execute(BY_ID, {"of": existing.id}).one()
+            return self._update(db, existing, report)
 
         return self._do(work)
 
@@ -193,14 +226,16 @@ class Journal(OrderTable):
 
         None of their client order ids may be here yet. Raises `JournalUnavailable` if one is.
         """
-        rows = []
-        for request, report in shown:
-            now = self._clock()
-            row = EMPTY | row_of(account, request, now, status=Status.SENT, sent_at=now)
-            rows.append(row | changes_of(SimpleNamespace(**row), report))
+        now = self._clock()
+        rows = [_seen(account, request, report, now) for request, report in shown]
+
+        def work(db: Connection) -> None:
+            db.execute(_INSERT, rows)
+            timeline.begin(db, {row["id"]: timeline.first_seen(row, now) for row in rows})
+
         try:
             if rows:
-                self._do(lambda db: db.execute(_INSERT, rows))
+                self._do(work)
         except IntegrityError:
             raise JournalUnavailable("another process enters the same orders at this moment") from None
         return [new_order(row) for row in rows]
@@ -217,7 +252,11 @@ class Journal(OrderTable):
 
         def work(db: Connection) -> None:
             require_running(db)
-            db.execute(_CHANGE, {"of": order_id, "change": change, "updated_at": self._clock()})
+            now = self._clock()
+            db.execute(_CHANGE, {"of": order_id, "change": change, "updated_at": now})
+            told = [{"field": name, "before": None, "after": value} for name, value in change.items()]
+            asked = timeline.line(EntryKind.CHANGE_REQUESTED, now, detail={"changes": told})
+            timeline.append(db, order_id, [asked])
 
         self._do(work)
 
@@ -227,8 +266,10 @@ class Journal(OrderTable):
         def work(db: Connection) -> Order:
             row = db.execute(BY_ID_LOCKED, {"of": order_id}).one()
             warnings = list(dict.fromkeys([*row.warnings, *([warning] if warning else [])]))
-            values = {"change": None, "warnings": warnings, "updated_at": self._clock()}
-            db.execute(_CHANGE, {"of": order_id, **values})
+            now = self._clock()
+            db.execute(_CHANGE, {"of": order_id, "change": None, "warnings": warnings, "updated_at": now})
+            if warning:
+                timeline.append(db, order_id, [timeline.remark(warning, now)])
             return order_of(db.execute(BY_ID, {"of": order_id}).one())
 
         return self._do(work)
@@ -245,21 +286,17 @@ class Journal(OrderTable):
 
     def mark_unknown(self, order_id: str, reason: str) -> None:
         """Note that nobody knows what became of an order that was sent, unless somebody does by now."""
-        change = (
-            update(orders)
-            .where(orders.c.status == Status.SENT)
-            .values(status=Status.UNKNOWN, reason=reason, updated_at=self._clock())
-        )
 
         def work(db: Connection) -> Order | None:
             # Of a bracket, what isn't answered: its entry with its legs, or a leg of an entry that lives.
             here = _bracket(order_id) & (orders.c.status == Status.SENT)
-            silent = select(orders.c.id).where(here).order_by(orders.c.parent_id.is_not(None))
-            ids = list(db.execute(silent).scalars())
-            if not ids:
+            silent = _STATUSES.where(here).order_by(orders.c.parent_id.is_not(None)).with_for_update()
+            found = db.execute(silent).all()
+            if not found:
                 return None
-            db.execute(change.where(orders.c.id.in_(ids)))
-            return order_of(db.execute(BY_ID, {"of": ids[0]}).one())
+            values = {"status": Status.UNKNOWN, "reason": reason, "updated_at": self._clock()}
+            self._move(db, found, values, reason)
+            return order_of(db.execute(BY_ID, {"of": found[0].id}).one())
 
         order = self._do(work)
         if order is not None:
@@ -272,12 +309,24 @@ class Journal(OrderTable):
             except Exception:
                 log.exception("nobody could be told that the outcome of order %s is unknown", order.id)
 
-    def _update(self, db: Connection, row: Any, report: OrderReport) -> Order:
-        values = changes_of(row, report)
+    def _update(self, db: Connection, row: Any, *reports: OrderReport) -> Order:
+        asked = self._cancels.pop(row.id, None)
+        if asked is not None:
+            reports = (OrderReport(Status.PENDING_CANCEL, filled_qty=row.filled_qty, at=asked), *reports)
+        now = self._clock()
+        seen, lines = row, []
+        values: dict[str, Any] = {}
+        for report in reports:
+            changed = changes_of(seen, report)
+            if changed:
+                lines += timeline.lines_of(seen, changed, report, now)
+                values |= changed
+                seen = SimpleNamespace(**{**row._asdict(), **values})
         if not values:
             return order_of(row)
-        values["updated_at"] = self._clock()
+        values["updated_at"] = now
         db.execute(_CHANGE, {"of": row.id, **values})
+        timeline.append(db, row.id, lines)
         if row.legs and values.get("status") in _ENDED and not values.get("filled_qty", row.filled_qty):
             self._end_legs(db, row.id, values["status"])
         return new_order(row._asdict() | values)
@@ -285,8 +334,38 @@ class Journal(OrderTable):
     def _end_legs(self, db: Connection, entry: str, status: str) -> None:
         """Legs that the broker never showed can't be there without their entry."""
         unseen = orders.c.permanent_id.is_(None) & orders.c.status.in_(_UNSEEN)
-        values = {"status": status, "updated_at": self._clock(), "reason": f"its entry was {status}"}
-        db.execute(update(orders).where((orders.c.parent_id == entry) & unseen).values(**values))
+        found = db.execute(_STATUSES.where((orders.c.parent_id == entry) & unseen).with_for_update()).all()
+        reason = f"its entry was {status}"
+        self._move(db, found, {"status": status, "updated_at": self._clock(), "reason": reason}, reason)
+
+    def _move(self, db: Connection, found: Sequence[Any], values: dict[str, Any], why: str) -> None:
+        """Give orders (ids and statuses, locked) other values, and each a line that says so."""
+        if found:
+            db.execute(update(orders).where(orders.c.id.in_([row.id for row in found])).values(**values))
+        for row in found:
+            told = {"status": values["status"], "was": row.status, "text": why}
+            timeline.append(db, row.id, [timeline.line(EntryKind.STATUS, values["updated_at"], **told)])
+
+    def timeline(self, order: Order) -> Timeline:
+        """An order's whole life, as far as it was kept. Raises `JournalUnavailable`."""
+
+        def work(db: Connection) -> Timeline:
+            placed_by = db.execute(_PLACED_BY, {"of": order.id}).scalar() or ""
+            lines = db.execute(timeline.LINES, {"of": order.id}).all()
+            fills = self.fills.by_execution(db, order.id)
+            before = db.execute(BY_ID, {"of": order.replaces}).first() if order.replaces else None
+            replaced = None if before is None else order_of(before)
+            return timeline.timeline_of(order, placed_by, lines, fills, replaced)
+
+        return self._do(work)
+
+
+def _seen(
+    account: str, request: OrderRequest, report: OrderReport, now: datetime, **linked: Any
+) -> dict[str, Any]:
+    """The row of an order that the broker holds and this journal didn't send."""
+    row = EMPTY | row_of(account, request, now, **linked, status=Status.SENT, sent_at=now)
+    return row | changes_of(SimpleNamespace(**row), report)
 
 
 def _check_same(request: OrderRequest, row: Any) -> None:

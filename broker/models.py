@@ -170,6 +170,8 @@ class OrderReport:
     limit_price: float | None = None
     stop_price: float | None = None
     time_in_force: str | None = None
+    #: when it was said, where that isn't the moment at which the journal takes it down
+    at: datetime | None = None
 
 
 @dataclass
@@ -289,6 +291,66 @@ class EventKind:
     FILL: Final = "fill"
     GAP: Final = "gap"
     UNEXPLAINED_POSITION: Final = "unexplained_position"
+
+
+@dataclass
+class FieldChange:
+    """What a replacement changes of an order. None: there was none, or it isn't told."""
+
+    #: qty, limit_price, stop_price or time_in_force
+    field: str
+    before: float | str | None
+    after: float | str | None
+
+
+@dataclass
+class TimelineEntry:
+    """One thing that happened to an order, or that was said about it."""
+
+    #: when the journal learned of it; an execution has its own time in `fill`
+    at: str
+    #: one of `EntryKind`
+    kind: str
+    #: of `status`: what the order is from then on, in our word and the broker's
+    status: str | None = None
+    broker_status: str | None = None
+    #: why, or what: the broker's words where it said some
+    text: str = ""
+    #: the broker's number of its message, such as IBKR's 399
+    code: str | None = None
+    #: of `status`: shares filled by then, and their average price, where that had changed
+    filled_qty: float | None = None
+    filled_price: float | None = None
+    changes: list[FieldChange] = field(default_factory=list)
+    #: of `fill` and `commission`: the execution as it was told then
+    fill: Fill | None = None
+
+
+class EntryKind:
+    """The values of `TimelineEntry.kind`."""
+
+    STATUS: Final = "status"
+    #: a replacement was sent; it is confirmed by `changed`, or by the status of the order in its place
+    CHANGE_REQUESTED: Final = "change_requested"
+    CHANGED: Final = "changed"
+    #: an execution, or a correction of one
+    FILL: Final = "fill"
+    #: what an execution cost, where that was told later than the execution
+    COMMISSION: Final = "commission"
+    #: a remark of the broker's that changed nothing
+    MESSAGE: Final = "message"
+    #: something before this isn't known, and `text` says what
+    GAP: Final = "gap"
+
+
+@dataclass
+class Timeline:
+    """An order's whole life, oldest first."""
+
+    order: Order
+    entries: list[TimelineEntry]
+    #: whether nothing is missing: no entry is a `gap`
+    complete: bool
 
 
 @dataclass

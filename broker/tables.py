@@ -67,6 +67,24 @@ orders = Table(
 Index("ix_orders_account_created_at", orders.c.account, orders.c.created_at)
 Index("ix_orders_account_permanent_id", orders.c.account, orders.c.permanent_id)
 
+#: what happened to each order after it was entered, see `broker.timeline`
+order_timeline = Table(
+    "order_timeline",
+    metadata,
+    Column("order_id", String(32), primary_key=True),
+    #: from 1, in the order in which the lines were written
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("status", String(32)),
+    #: the status until then
+    Column("was", String(32)),
+    Column("broker_status", String(64)),
+    Column("text", Text),
+    Column("code", String(64)),
+    Column("detail", JSON(none_as_null=True)),
+)
+
 #: executions; a correction takes the place of what it corrects
 fills = Table(
     "fills",

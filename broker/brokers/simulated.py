@@ -41,6 +41,7 @@ from broker.models import (
     Position,
     Quote,
     Status,
+    Timeline,
 )
 from broker.placement import Guard, judged_change, place
 from broker.stream import EventStream
@@ -178,6 +179,10 @@ class SimulatedBroker(BaseBroker):
                 raise OrderNotFound(f"no order has the client order id {client_order_id!a}")
             return order
 
+    def get_order_timeline(self, order_id: str) -> Timeline:
+        """See `BaseBroker.get_order_timeline`."""
+        return self._journal.timeline(self.get_order(order_id))
+
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`."""
         with self._lock:
@@ -190,6 +195,7 @@ class SimulatedBroker(BaseBroker):
             order = self.get_order(order_id)
             if order.status in FINAL_STATUSES:
                 raise OrderNotCancellable(f"the order is {order.status}", order)
+            self._journal.cancel_asked(order.id)
             self._end(order, filled=False)
             return True
 
@@ -200,6 +206,7 @@ class SimulatedBroker(BaseBroker):
             working = [resting.order.id for resting in self._book.resting.values()]
             for order_id in working:
                 if order_id in self._book.resting:  # a leg ends with its entry
+                    self._journal.cancel_asked(order_id)
                     self._end(self._book.resting[order_id].order, filled=False)
             return [self._journal.get(self._account, order_id) for order_id in working]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from typing import Any
 
@@ -311,3 +312,59 @@ def test_c024_an_order_outlives_its_connection(desk: Desk) -> None:
     assert desk.reaches(order, *WORKING).status != Status.UNKNOWN
     desk.broker.cancel_order(order.id)
     desk.reaches(order, "cancelled")
+
+
+def test_c025_a_cancelled_orders_whole_life_is_told(desk: Desk) -> None:
+    """C025 guards the timeline: every status once and in order, and that it was we who asked to cancel."""
+    order = desk.reaches(desk.rest("C025"), *WORKING)
+    desk.broker.cancel_order(order.id)
+    desk.reaches(order, "cancelled")
+    life = desk.broker.get_order_timeline(order.id)
+    statuses = [entry.status for entry in life.entries if entry.status is not None]
+    assert statuses[0] == Status.SENT
+    assert statuses[-2:] == [Status.PENDING_CANCEL, Status.CANCELLED]
+    assert {Status.PENDING, Status.ACCEPTED, Status.SUBMITTED} & set(statuses)
+    assert all(one != after for one, after in itertools.pairwise(statuses)), "a repeated status is none"
+    assert [entry.at for entry in life.entries] == sorted(entry.at for entry in life.entries)
+    assert life.complete
+    assert life.order.status == Status.CANCELLED
+    again = desk.broker.get_order_timeline(order.id)
+    assert again == life, "reading writes nothing"
+
+
+def test_c026_a_filled_orders_life_has_its_executions_and_their_cost(desk: Desk, book: Book) -> None:
+    """C026 guards that what was paid can be told from what was filled, execution by execution."""
+    order = desk.bought(5)
+
+    def whole() -> Any:
+        life = desk.broker.get_order_timeline(order.id)
+        costs = [e.fill.commission for e in life.entries if e.fill is not None]
+        return life if life.complete and costs and costs[-1] is not None else None
+
+    if desk.broker.name == "ibeam":
+        desk.broker.get_fills()  # without a listener nobody else asks for the trades
+    life = eventually(whole, lambda: str(desk.broker.get_order_timeline(order.id)))
+    executed = {e.fill.id: e.fill.qty for e in life.entries if e.kind == "fill" and e.fill is not None}
+    assert sum(executed.values()) == 5
+    statuses = [entry.status for entry in life.entries if entry.status is not None]
+    assert (statuses[0], statuses[-1]) == (Status.SENT, Status.FILLED)
+
+
+def test_c027_a_replaced_orders_life_says_what_changed(desk: Desk) -> None:
+    """C027 guards that a change is found where the order is: in it, or in the one in its place."""
+    order = desk.reaches(desk.rest("C027"), *WORKING)
+    if not desk.broker.capabilities.replace:
+        return
+    changed = desk.broker.replace_order(order.id, limit_price=desk.resting_price - 1)
+
+    def told() -> list[tuple[str, Any, Any]]:
+        life = desk.broker.get_order_timeline(changed.id)
+        done = [e for e in life.entries if e.kind == "changed" or e.status is not None]
+        return [(c.field, c.before, c.after) for e in done for c in e.changes]
+
+    wanted = [("limit_price", desk.resting_price, desk.resting_price - 1)]
+    eventually(lambda: told() == wanted, lambda: str(told()))
+    first = [e.kind for e in desk.broker.get_order_timeline(order.id).entries]
+    assert "changed" in first or "change_requested" in first
+    desk.broker.cancel_order(changed.id)
+    desk.reaches(changed, "cancelled")

@@ -67,6 +67,28 @@ def test_an_upgrade_keeps_orders_and_a_downgrade_gives_them_back(empty_database:
     engine.dispose()
 
 
+def test_an_orders_timeline_says_what_an_older_version_did_not_keep(empty_database: str) -> None:
+    engine = make_engine(empty_database, 0)
+    migrate(engine, "0007", say=lambda _said: None)
+    journal = Journal(engine)
+    order, _ = journal.enter("A1", request(client_order_id="old"))
+    with engine.begin() as db:  # as the version before this one wrote it
+        db.execute(text("update orders set status = 'submitted' where id = :of"), {"of": order.id})
+    migrate(engine, say=lambda _said: None)
+    journal.update(order.id, OrderReport(Status.FILLED, filled_qty=5, filled_price=190.0))
+    told = Fill("e1", order.id, "old", "AAPL", "buy", 5, 190.0, "2026-11-20T15:00:00+00:00", account_id="A1")
+    journal.fills.record(replace(told, commission=1.0))
+    life = journal.timeline(journal.get("A1", order.id))
+    assert [entry.status or entry.kind for entry in life.entries] == ["sent", "gap", "filled", "fill"]
+    assert "It was submitted at last" in life.entries[1].text
+    migrate(engine, "0007", say=lambda _said: None)
+    assert journal.get("A1", order.id).status == Status.FILLED
+    migrate(engine, say=lambda _said: None)
+    forgotten = journal.timeline(journal.get("A1", order.id))
+    assert {entry.status or entry.kind for entry in forgotten.entries} == {"sent", "gap", "filled", "fill"}
+    engine.dispose()
+
+
 def test_a_gateways_pin_is_taken_on_data_and_forgotten_by_a_downgrade(empty_database: str) -> None:
     engine = make_engine(empty_database, 0)
     migrate(engine, "0004", say=lambda _said: None)
@@ -161,6 +183,27 @@ def test_reports_at_the_same_time_lose_nothing(engine: Engine) -> None:
     found = journal.get("A1", order.id)
     assert found.filled_qty == 20
     assert len(found.warnings) == 20
+    life = journal.timeline(found)
+    assert sum(entry.kind == "message" for entry in life.entries) == 20
+    assert sum(entry.status == "partially_filled" for entry in life.entries) == 1
+
+
+def test_what_many_write_of_one_order_at_once_is_all_there_in_one_order(engine: Engine) -> None:
+    journal, other = Journal(engine), Journal(engine)
+    order, _ = journal.enter("A1", request(client_order_id="one", qty=50))
+
+    def write(n: int) -> None:
+        if n % 2:
+            told = Fill(f"e{n}", order.id, "one", "AAPL", "buy", 1, 1.0, "2026-11-20T15:00:00+00:00")
+            (journal if n % 3 else other).fills.record(replace(told, account_id="A1"))
+        else:
+            (other if n % 3 else journal).end_change(order.id, f"w{n}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(40)))
+    entries = journal.timeline(journal.get("A1", order.id)).entries
+    assert sum(entry.kind == "fill" for entry in entries) == 20
+    assert sum(entry.kind == "message" for entry in entries) == 20
 
 
 def store(engine: Engine, holder: str, ttl: float = 60.0) -> LeaseStore:

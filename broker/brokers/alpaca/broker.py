@@ -34,6 +34,7 @@ from broker.models import (
     OrderReport,
     OrderRequest,
     Status,
+    Timeline,
 )
 from broker.placement import place, request_of
 from broker.validation import check_client_order_id, check_replacement
@@ -159,6 +160,10 @@ class AlpacaBroker(Connection):
         if found is None:
             raise OrderNotFound(f"no order has the client order id {client_order_id!a}")
         return found
+
+    def get_order_timeline(self, order_id: str) -> Timeline:
+        """See `BaseBroker.get_order_timeline`."""
+        return self._journal.timeline(self.get_order(order_id))
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`. Orders that others placed are among them."""

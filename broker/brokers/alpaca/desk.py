@@ -168,14 +168,17 @@ class Desk:
             raise OrderNotCancellable(f"the order is {order.status}", order)
         if number is None:
             raise OrderNotCancellable("nobody knows whether the order is at Alpaca", order)
+        self._journal.cancel_asked(order.id)
         try:
             self._wire.ask(lambda: self._wire.client.cancel_order_by_id(number), urgent=True)
         except Refused as refusal:
+            self._journal.cancel_not_sent(order.id)
             order = self.look_up(order)
             if order.status != Status.PENDING_CANCEL:
                 raise OrderNotCancellable(refusal.message, order) from None
             return order
         except (NotAuthenticated, RateLimited, NeverLeft):
+            self._journal.cancel_not_sent(order.id)
             raise
         except (NotConnected, BrokerFailure) as failure:
             order = self.look_up(order)

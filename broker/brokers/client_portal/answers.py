@@ -57,6 +57,8 @@ class Taken:
     status: str
     order_ids: tuple[str, ...] = ()
     refused: str = ""
+    #: what was asked first, and confirmed: `o163: The following order exceeds ...`
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from broker.models import (
     Position,
     Quote,
     Status,
+    Timeline,
 )
 from broker.placement import NothingKnown, place, rejection, request_of
 from broker.validation import check_client_order_id, check_order, check_replacement, check_symbol
@@ -139,6 +140,10 @@ class ClientPortalBroker(Connection):
         if order.status == Status.SENT and not order.permanent_id:
             return order  # the call that sends it has the conversation; it isn't lost yet
         return parts.book.settle(order)
+
+    def get_order_timeline(self, order_id: str) -> Timeline:
+        """See `BaseBroker.get_order_timeline`."""
+        return self._journal.timeline(self.get_order(order_id))
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`. Orders of the session that others placed are among them."""

@@ -132,7 +132,7 @@ class Connection(BaseBroker):
             )
             told = Told(self._journal, self._events, shared=self._shared)
             book = OrderBook(session, self._journal, told, self._limits)
-            entry = OrderEntry(session, book, self._policy)
+            entry = OrderEntry(session, book, self._policy, self._journal)
             watcher = Watcher(session, book, websocket=self._websocket)
             self._parts = Running(session, book, entry, watcher)
             self._parts.start(self.name)

@@ -30,6 +30,7 @@ from broker.errors import (
     OrderRejected,
     RateLimited,
 )
+from broker.journal import Journal
 from broker.models import FINAL_STATUSES, Order, OrderReport, Status
 from broker.placement import NothingKnown, rejection
 
@@ -57,8 +58,8 @@ _BAD_REQUEST = ("invalid account id", "bad request", "is not known", "is not sup
 class OrderEntry:
     """Places, changes and cancels. One conversation at a time: another makes IBKR forget a question."""
 
-    def __init__(self, session: Session, book: OrderBook, policy: Policy) -> None:
-        self._session, self._book, self._policy = session, book, policy
+    def __init__(self, session: Session, book: OrderBook, policy: Policy, journal: Journal) -> None:
+        self._session, self._book, self._policy, self._journal = session, book, policy, journal
         self._conversation = threading.Lock()
         self._pause = threading.Event()
 
@@ -120,7 +121,7 @@ class OrderEntry:
 
     def _report(self, taken: Taken) -> OrderReport:
         try:
-            return self._book.status_report(taken.order_id)
+            return replace(self._book.status_report(taken.order_id), warnings=taken.remarks)
         except BrokerError as failure:
             log.warning("order at IBKR %s: its status can't be read: %s", taken.order_id, failure.message)
             status = status_of(taken.status, 0.0)
@@ -128,7 +129,11 @@ class OrderEntry:
             if status in (Status.FILLED, Status.UNKNOWN):
                 status = Status.PENDING
             return OrderReport(
-                status, taken.status, broker_order_id=taken.order_id, permanent_id=taken.order_id
+                status,
+                taken.status,
+                broker_order_id=taken.order_id,
+                permanent_id=taken.order_id,
+                warnings=taken.remarks,
             )
 
     def replace(self, order: Order, wanted: Order, conid: int) -> OrderReport:
@@ -147,11 +152,12 @@ class OrderEntry:
     # The conversation
 
     def _converse(self, path: str, body: Json) -> Taken:
+        remarks: list[str] = []
         with self._conversation:
             answer = self._post(path, body)
             for _ in range(MOST_QUESTIONS):
                 if isinstance(answer, Taken):
-                    return answer
+                    return replace(answer, remarks=tuple(remarks))
                 if isinstance(answer, Refusal):
                     raise rejection(answer.text)
                 if answer is None:
@@ -161,6 +167,7 @@ class OrderEntry:
                     said = f"IBKR asks what isn't confirmed automatically: {answer.text}"
                     raise OrderRejected(said, code=answer.code)
                 log.info("confirmed for an order: %s", answer.code)
+                remarks.append(f"{answer.code}: {answer.text}")
                 answer = self._reply(answer)
             self._decline_any(answer)
             raise OrderRejected(f"IBKR asked more than {MOST_QUESTIONS} questions", code="questions")
@@ -242,12 +249,14 @@ class OrderEntry:
         self._session.pacer.turn(CANCEL)
         epoch = self._session.epoch
         said = ""
+        self._journal.cancel_asked(order.id)
         try:
             data = self._session.orders.delete(path).data
             said = str(data.get("error") or "") if isinstance(data, dict) else ""
             if is_no_session(said):
                 raise Answered(400, said)
         except Unreachable as away:
+            self._journal.cancel_not_sent(order.id)
             raise self._session.lost(str(away), away.state) from None
         except Silence as silence:
             raise NotConnected(
@@ -261,12 +270,16 @@ class OrderEntry:
                     doing="nothing: cancel again",
                     retry_after=1,
                 ) from None
+            self._journal.cancel_not_sent(order.id)
             if not isinstance(meaning, OrderRejected):
                 raise meaning from None
             said = answer.text
         if said:
+            self._journal.cancel_not_sent(order.id)
             self._refused(order, said)
-        self._book.note(order, OrderReport(Status.PENDING_CANCEL), may_reopen=False)
+        self._book.note(
+            order, OrderReport(Status.PENDING_CANCEL, filled_qty=order.filled_qty), may_reopen=False
+        )
         ended = self._book.wait_until_final(order, CANCEL_WAIT)
         if ended.status == Status.FILLED:
             raise OrderNotCancellable("the order was filled before the cancel arrived", ended)

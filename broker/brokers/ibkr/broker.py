@@ -39,6 +39,7 @@ from broker.models import (
     Position,
     Quote,
     Status,
+    Timeline,
 )
 from broker.placement import NothingKnown, judged_change, place
 from broker.validation import check_client_order_id, check_order, check_symbol
@@ -227,6 +228,10 @@ class IBKRBroker(Connection):
         self._session()
         self._call(self._looking_up())
         return self._journal.get(order.account_id, order.id)
+
+    def get_order_timeline(self, order_id: str) -> Timeline:
+        """See `BaseBroker.get_order_timeline`."""
+        return self._journal.timeline(self.get_order(order_id))
 
     def get_orders_history(self, limit: int = 50) -> list[Order]:
         """See `BaseBroker.get_orders_history`. Orders of the day that others placed are among them."""

@@ -69,6 +69,7 @@ class OrderNews:
     def changed(self, order: TrackedOrder) -> None:
         """TWS said something about an order."""
         if order.journal_id and self._writer is not None:
+            order.note_state()
             self._writer.put(order.journal_id, functools.partial(self._write, order.journal_id, order))
 
     def executed(self, order: TrackedOrder, execution: Execution) -> None:
@@ -111,7 +112,15 @@ class OrderNews:
                 session.positions_moved.set()
 
     def _write(self, journal_id: str, tracked: TrackedOrder) -> Callable[[], None]:
-        return functools.partial(self._tell, self._journal.update(journal_id, tracked.report()))
+        trail = tracked.trail.copy()
+        order = self._journal.update(journal_id, *trail, tracked.report())
+
+        def written() -> None:
+            for _ in range(min(len(trail), len(tracked.trail))):
+                tracked.trail.popleft()
+            self._tell(order)
+
+        return written
 
     def _take_down(self, tracked: TrackedOrder, execution: Execution) -> Callable[[], None]:
         news = self._record(tracked, execution, tracked.journal_id)

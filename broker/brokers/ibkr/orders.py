@@ -8,8 +8,10 @@ ib_async's status with ValidationError. So the messages are read here, before th
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from broker.brokers.ibkr import codes
@@ -32,6 +34,8 @@ _STATUS = {
 #: statuses that answer an order just placed; PendingSubmit only says that it was passed on
 _ANSWERS = frozenset({"PreSubmitted", "Submitted", "Filled", "Cancelled", "ApiCancelled"})
 _FINAL = frozenset({Status.FILLED, Status.CANCELLED, Status.REJECTED})
+#: states of one order that wait for the journal, while its database is away
+TRAIL = 100
 #: Inactive comes before or after the code that explains it; seconds to wait for that
 INACTIVE_GRACE = 0.5
 
@@ -79,6 +83,9 @@ class TrackedOrder:
     filled: float = 0.0
     average_price: float = 0.0
     executions: dict[str, Execution] = field(default_factory=dict)
+    #: its states since the journal last took one down, with their times: it takes them in batches
+    trail: deque[OrderReport] = field(default_factory=deque)
+    _last: OrderReport | None = None
     answered: Signal = field(default_factory=Signal)
     #: set when the order is final, or a cancel was refused
     ended: Signal = field(default_factory=Signal)
@@ -129,6 +136,15 @@ class TrackedOrder:
             stop_price=self.stop_price if self.shown else None,
             time_in_force=self.time_in_force if self.shown else None,
         )
+
+    def note_state(self) -> None:
+        """Keep the state of this moment for the journal. What TWS repeats (it does) is kept once."""
+        report = self.report()
+        if report != self._last:
+            self._last = report
+            if len(self.trail) >= TRAIL:
+                self.trail.pop()
+            self.trail.append(replace(report, at=datetime.now(UTC)))
 
     def take_status(self, status: str) -> None:
         """A status from orderStatus, openOrder or completedOrder."""
