@@ -14,7 +14,7 @@ BACKUP ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview drift destroy refresh status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock clean setup
+.PHONY: help env up preview drift destroy refresh demo status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -27,6 +27,7 @@ ready_with_cli := $(ready) --pulumi
 
 help:
 	@echo "make up        bring the stack up (STACK=local by default: no account needed)"
+	@echo "make demo      a guided tour: an account connected, traded, killed, recovered, deleted"
 	@echo "make test      run every test"
 	@echo "make preview   show what up would do"
 	@echo "make drift     fail if anything isn't as the last up left it"
@@ -53,6 +54,10 @@ help:
 
 setup:
 	$(ready_with_cli)
+
+demo:
+	$(ready_with_cli)
+	$(stack)
 
 up preview drift refresh destroy:
 	$(ready_with_cli)

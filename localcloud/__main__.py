@@ -124,6 +124,12 @@ def _reset_machine(daemon: Daemon, options: argparse.Namespace) -> int:
     return 0
 
 
+def _kill_unit(daemon: Daemon, options: argparse.Namespace) -> int:
+    killed = daemon.call("kill_unit", name=options.name, unit=options.unit)
+    print(f"killed {killed['unit']} of {killed['machine']}, process {killed['pid']}")
+    return 0
+
+
 def _why(daemon: Daemon, options: argparse.Namespace) -> int:
     answer = daemon.call("why", source=options.source, destination=options.destination, port=options.port)
     verb = "reaches" if answer["allowed"] else "does not reach"
@@ -195,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("-f", "--follow", action="store_true")
     command("delete-machine", _delete_machine, "delete a machine behind Pulumi's back").add_argument("name")
     command("reset-machine", _reset_machine, "switch a machine off and on again").add_argument("name")
+    found = command("kill-unit", _kill_unit, "kill the main process of a service on a machine")
+    found.add_argument("name")
+    found.add_argument("unit", help="ibeam.service, ibkr-gateway.service ...")
     found = command("why", _why, "explain whether a connection is allowed")
     found.add_argument("source", help="a machine, `internet` or `iap`")
     found.add_argument("destination", help="a machine or an address")

@@ -119,6 +119,11 @@ class LocalCloud:
         told: list[dict[str, Any]] = self._call("machines")
         return told
 
+    def kill_unit(self, machine: str, unit: str) -> int:
+        """Kill the main process of a machine's service; the process that it was."""
+        told: dict[str, Any] = self._call("kill_unit", name=machine, unit=unit)
+        return int(told["pid"])
+
     def log(self, name: str) -> str:
         """The end of a machine's console."""
         try:
@@ -132,6 +137,8 @@ class LocalCloud:
         return [str(MAIN.python), "-m", "localcloud", command, "--home", str(self.home), *arguments]
 
     def _about(self) -> dict[str, Any]:
+        if not self.is_running():  # one that was killed leaves its announcement
+            raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
         try:
             return self._daemon.about()
         except DaemonError:

@@ -9,18 +9,25 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools import cache, interrupted, local_config, pulumi_cli, pulumi_process
+from tools import cache, engine_log, failures, interrupted, local_config, pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed, LocalCloud
 from tools.steps import Progress
 
 STACK = local_config.STACK
 POLICY = "policy"  # the pack's folder in a checkout
+# What the person is told instead of the engine's lines; other commands' lines are what they were asked for.
+TITLES = {
+    "up": "Making what is declared",
+    "refresh": "Comparing the state with what there is",
+    "destroy": "Taking everything away",
+}
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
 FOREIGN = ("PULUMI_", "DIGITALOCEAN_", "GOOGLE_", "CLOUDSDK_", "GCLOUD_", "GCP_")
 QUIET = {
@@ -37,7 +44,8 @@ class LocalStack:
     """The local stack of one home folder. Methods raise CommandFailed with what to do.
 
     `network` is the first two numbers of its addresses (`127.31`); left out, a free one is chosen at
-    the first `up` and remembered.
+    the first `up` and remembered. The engine's own lines go to the file `quiet`; without one, to `log`
+    while progress is shown, or past the person as they come if it is `verbose`.
     """
 
     name = STACK
@@ -48,12 +56,14 @@ class LocalStack:
         network: str | None = None,
         checkout: Path = CHECKOUT,
         quiet: Path | None = None,
+        verbose: bool = False,
     ) -> None:
         self.home = home.resolve()
         self.cloud = LocalCloud(self.home / "cloud", network, checkout)
         self.config = local_config.LocalConfig(self.home / "project", checkout, self.home / "overrides.yaml")
         self._state = self.home / "state"
-        self._quiet = quiet
+        self.log = self.home / "engine.log"
+        self._quiet, self._verbose = quiet, verbose
         self._checkout = checkout
         self._cli: Path | None = None
 
@@ -226,13 +236,16 @@ class LocalStack:
     def _pulumi(self, command: str, *options: str, lock: int) -> None:
         argv = [str(self._pulumi_program()), command, "--stack", STACK, "--suppress-outputs", *options]
         argv.append("--suppress-permalink=true")
-        code = pulumi_process.watched(
-            argv, self.pulumi_environment(), self.config.folder, quiet=self._quiet, lock=lock
-        )
+        env, folder = self.pulumi_environment(), self.config.folder
+        if self._quiet or self._verbose or command not in TITLES or "--preview-only" in options:
+            if pulumi_process.watched(argv, env, folder, quiet=self._quiet, lock=lock) != 0:
+                raise CommandFailed(f"`{command}` of the stack {STACK} didn't get to its end: see above.")
+            return
+        code, engine = engine_log.run(argv, env, folder, TITLES[command], self.log, lock)
+        for line in engine.named_changes():
+            print(f"  {line}", file=sys.stderr)
         if code != 0:
-            raise CommandFailed(
-                f"`{command}` of the stack {STACK} didn't get to its end: see above. Typed again, it goes on."
-            )
+            raise CommandFailed(failures.of_engine(command, engine, str(self.log)))
 
     def _ask(self, *arguments: str, text: str = "") -> str:
         argv = [str(self._pulumi_program()), *arguments]

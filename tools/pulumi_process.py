@@ -25,8 +25,10 @@ def watched(
     terminal the kernel tells both of us; otherwise only this process is told, and passes it on. The
     lock stays held until the command has ended, even if this process is killed.
 
-    `quiet` is a file that its output goes to instead.
+    `quiet` is a file that its output goes to instead. Raises KeyboardInterrupt, after its end, if it was
+    interrupted and didn't succeed all the same.
     """
+    interrupted = False
     terminal = sys.stdin.isatty() and quiet is None
     output = quiet.open("ab") if quiet else None
     process = subprocess.Popen(
@@ -41,17 +43,23 @@ def watched(
     )
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        print("\nInterrupted: waiting for what is under way to end ...", file=sys.stderr, flush=True)
         if not (terminal and signum == signal.SIGINT):
             process.send_signal(signal.SIGINT)
 
     before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return process.wait()
+        code = process.wait()
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         if output:
             output.close()
+    if interrupted and code != 0:
+        raise KeyboardInterrupt
+    return code
 
 
 def answer(argv: Sequence[str], env: Mapping[str, str], cwd: Path, text: str = "") -> str:

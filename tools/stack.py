@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import pulumi_cli, pulumi_process, service_check, summary
+from tools import demo, pulumi_cli, pulumi_process, service_check, summary
 from tools.environments import MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import STACK, LocalStack
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m tools.stack", description=__doc__)
     changing = ["up", "preview", "drift", "destroy", "refresh", "rollback", "restore"]
     looking = ["status", "logs", "output", "token", "login", "dashboard", "env"]
-    result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel"])
+    result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel", "demo"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
     result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
@@ -140,6 +140,8 @@ def run_local(options: argparse.Namespace) -> None:
     match options.command:
         case "up":
             up(stack)
+        case "demo":
+            demo.demo(stack)
         case "preview":
             stack.preview()
         case "drift":
@@ -193,6 +195,11 @@ def run_real(options: argparse.Namespace) -> None:
             stack.tunnel(options.name, options.port, options.listen)
         case "output":
             show_output(stack.outputs(), options.name)
+        case "demo":
+            raise CommandFailed(
+                f"The tour kills a gateway and deletes an account: not for {stack.name}, for `local` alone "
+                "(`make demo`)."
+            )
         case "token":
             raise CommandFailed(f"Tokens for {stack.name} come from its own issuer (ibkr:auth.issuer).")
         case "dashboard":
@@ -212,8 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CommandFailed, SetupFailed) as failure:
         print(failure, file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what is still to be flushed goes there
+        return 0
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        again = "" if options.command == "demo" else " The same command goes on from here."
+        print(f"Interrupted.{again}", file=sys.stderr)
         return 130
     return 0
 

@@ -23,7 +23,8 @@ class Progress:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._detail = ""
+        self._detail = self._result = ""
+        self._failed = False
         self._started = time.monotonic()
         self._ended = threading.Event()
         self._terminal = sys.stderr.isatty()
@@ -38,12 +39,17 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._ended.set()
         self._thread.join()
-        outcome = "done" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed"
-        self._print(f"{self._title}: {outcome} after {self._elapsed()}")
+        failed = "interrupted" if kind is KeyboardInterrupt else "failed"
+        outcome = failed if kind or self._failed else "done"
+        self._print(f"{self._title}: {outcome} after {self._elapsed()}{self._result}")
 
     def detail(self, text: str) -> None:
         """What exactly is being done now."""
         self._detail = text.strip()[:60]
+
+    def result(self, text: str, failed: bool = False) -> None:
+        """What came of it, told at the end."""
+        self._result, self._failed = f", {text}", failed
 
     def _elapsed(self) -> str:
         seconds = int(time.monotonic() - self._started)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -53,6 +54,7 @@ class AdminServer:
             "find": self._find,
             "delete_machine": self._delete_machine,
             "reset_machine": self._reset_machine,
+            "kill_unit": self._kill_unit,
             "stop": self._stop_daemon,
         }
 
@@ -232,6 +234,16 @@ class AdminServer:
         await self._cloud.machines.power_off(machine)
         await self._cloud.machines.power_on(machine)
         return {"machine": machine}
+
+    async def _kill_unit(self, params: Params) -> Params:
+        """As `systemctl kill --signal=KILL` on the machine: whether it comes back is the unit's business."""
+        machine, unit = self._named(params["name"]), str(params["unit"])
+        software = self._cloud.machines.describe(machine)["software"] or {}
+        pids = {name: state["pid"] for name, state in software.get("units", {}).items() if state["pid"]}
+        if unit not in pids:
+            raise CloudError(404, f"{unit} doesn't run on {machine}; there run: {', '.join(pids) or 'none'}")
+        os.kill(pids[unit], signal.SIGKILL)
+        return {"machine": machine, "unit": unit, "pid": pids[unit]}
 
     async def _stop_daemon(self, _: Params) -> Params:
         self._stop()

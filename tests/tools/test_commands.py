@@ -171,6 +171,7 @@ def test_make_alone_lists_the_commands() -> None:
     said = subprocess.run(["make", "-s"], cwd=CHECKOUT, capture_output=True, text=True).stdout
     for command in (
         "up",
+        "demo",
         "test",
         "preview",
         "status",
