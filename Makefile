@@ -14,7 +14,7 @@ BACKUP ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview drift destroy refresh demo status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock clean setup
+.PHONY: help env up preview drift destroy refresh demo status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock docs clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -50,6 +50,7 @@ help:
 	@echo "make soak      1,000 random fault schedules over each broker and the fleet (SOAK_ARGS)"
 	@echo "make lint      ruff, mypy, hadolint; actionlint and zizmor for the workflows"
 	@echo "make lock      lock the requirements anew"
+	@echo "make docs      write the references of settings and API anew (docs/settings.md, docs/api.md)"
 	@echo "make clean     remove what was set up in this folder (after make destroy)"
 
 setup:
@@ -114,6 +115,10 @@ lint:
 lock:
 	$(ready)
 	@$(venv) -m tools.lock
+
+docs:
+	$(ready)
+	@$(venv) -m tools.reference
 
 clean:
 	@if [ -e .local/state ] || [ -e .local/cloud ]; then $(MAKE) --no-print-directory destroy STACK=local; fi

@@ -27,27 +27,39 @@ LIVE_PORT, PAPER_PORT = 4001, 4002
 class BrokerSettings:
     """What the brokers need, whatever it was read from. Secrets stay out of its repr."""
 
+    #: what trades: alpaca, ibkr (IB Gateway), ibeam (Client Portal) or simulated
     broker_type: str = "alpaca"
+    #: where IB Gateway is
     gateway_host: str = "127.0.0.1"
+    #: 4001 is live, 4002 paper; with a trading mode, that one's
     gateway_port: int = LIVE_PORT
+    #: this program's client id there; no other program may have it
     client_id: int = 1
     #: which account to trade; needed only where the login manages several
     account: str = ""
     #: paper, live, or empty: no check of the account's prefix
     trading_mode: str = ""
+    #: Alpaca's key id
     alpaca_api_key: str = field(default="", repr=False)
+    #: Alpaca's secret
     alpaca_secret_key: str = field(default="", repr=False)
+    #: whether it is Alpaca's paper account
     alpaca_paper: bool = True
+    #: another address than Alpaca's own, for trading
     alpaca_endpoint: str = ""
+    #: the same for prices
     alpaca_data_endpoint: str = ""
+    #: the same for the stream of order updates
     alpaca_stream_endpoint: str = ""
-    #: a Client Portal gateway: its address, what proves it (a PEM file, or one certificate's PEM or SHA-256),
-    #: what proves us to a proxy before it
+    #: a Client Portal gateway's address, https
     ibeam_url: str = ""
+    #: what proves it: a PEM file with its certificate or its CA; else the first one seen is pinned
     ibeam_ca_file: str = ""
+    #: the same as one certificate's PEM or SHA-256
     ibeam_certificate: str = ""
+    #: what proves us to a proxy before it
     ibeam_token: str = field(default="", repr=False)
-    #: ids of IBKR's questions that are confirmed; None: the documented ones
+    #: ids of IBKR's questions that are confirmed; the documented ones unless set
     ibeam_confirm: frozenset[str] | None = None
     #: take the session from another login of the same user
     ibeam_take_over: bool = False
@@ -57,7 +69,7 @@ class BrokerSettings:
     limits: Limits = LIVE
     #: the same for users' own gateways, by their mode
     user_limits: Mapping[Mode, Limits] = field(default_factory=lambda: {"live": LIVE, "paper": PAPER})
-    #: how long a verification unlocks live trading
+    #: how long a verification unlocks live trading, in days
     verification_days: int = VERIFICATION_DAYS
     #: where alerts go (apprise's URLs, which hold tokens)
     alert_urls: tuple[str, ...] = field(default=(), repr=False)

@@ -58,7 +58,9 @@ class Section(BaseModel):
 class Credentials(Section):
     """An IBKR login. Always encrypted in the stack's file: `pulumi config set --secret --path`."""
 
+    # At IBKR; a second user name keeps a person's phone from taking its session.
     username: Secret
+    # At IBKR.
     password: Secret
 
 
@@ -68,10 +70,15 @@ class Alpaca(Section):
     Which of Alpaca's own endpoints is used follows from the trading mode.
     """
 
+    # Alpaca's key id.
     api_key: Secret | None = None
+    # Alpaca's secret.
     secret_key: Secret | None = None
+    # Default: Alpaca's own, by the trading mode.
     endpoint: Url | None = None
+    # Default: Alpaca's own.
     data_endpoint: Url | None = None
+    # Default: Alpaca's own.
     stream_endpoint: StreamUrl | None = None
 
 
@@ -102,10 +109,13 @@ class Network(Section):
     """Addresses. The three ranges must not overlap each other, nor what the VPC is peered with."""
 
     name: CloudName | None = None  # default: the name prefix
+    # The gateway VM's subnet.
     subnet_range: Cidr = IPv4Network("10.10.0.0/24")
+    # What the service comes from: a /28 of the Serverless VPC connector's own.
     connector_range: Cidr = IPv4Network("10.10.1.0/28")
+    # The database's, by private service access: /24 or larger.
     private_services_range: Cidr = IPv4Network("10.11.0.0/20")
-    connector_name: ConnectorName | None = None  # <prefix>-connector
+    connector_name: ConnectorName | None = None  # default: <prefix>-connector
     # The connector can reach the gateway's API ports. Switched off, the service is cut from the gateway.
     allow_connector: bool = True
     # Everything else from the connector is denied. Without it, Google's hidden rule at priority 1000 lets
@@ -120,39 +130,53 @@ class Software(Section):
     private bucket of your own (`gs://`). It must not be redistributed.
     """
 
+    # IBC's number of the version: 1045 for IB Gateway 10.45.
     gateway_version: Annotated[
         Text, matching(r"[0-9]{3,5}", "use IBC's number: 1045 for IB Gateway 10.45")
     ] = "1045"
+    # What `sha256sum` says of the installer.
     gateway_sha256: Sha256 | None = None
+    # Where the VM gets IB Gateway's installer from.
     gateway_source: Source = (
         "https://download2.interactivebrokers.com/installers/ibgateway/stable-standalone/"
         "ibgateway-stable-standalone-linux-x64.sh"
     )
+    # IBC's version.
     ibc_version: Annotated[str, matching(r"[0-9]+\.[0-9]+\.[0-9]+", "use three numbers: 3.24.2")] = "3.24.2"
+    # What `sha256sum` says of the zip.
     ibc_sha256: Sha256 | None = None
+    # Where the VM gets IBC from.
     ibc_source: Source = "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
 
 
 class Gateway(Section):
     """The IB Gateway VM."""
 
+    # Whether there is a VM at all; `false` is a part of the rollback to Alpaca.
     enabled: bool = True
+    # The VM's name.
     name: CloudName = "ibkr-gateway"
+    # The VM's zone, in gcp:region.
     zone: Zone = "us-west1-b"
     # IB Gateway's Java heap is 768 MB and the process takes up to 813 MB, so 1 GB (the e2-micro of the
     # migration plan) swaps or dies. e2-small with 2 GB is the least that people run well; paper and live
     # side by side want e2-medium.
     machine_type: MachineType = "e2-small"
+    # Whether a machine that is likely too small is taken all the same.
     accept_small_machine: bool = False
+    # What its boot disk is made of.
     image: str = "ubuntu-os-cloud/ubuntu-2204-lts"
+    # In GB.
     boot_disk_gb: Annotated[int, Field(ge=10, le=2000)] = 20
+    # In GB; it keeps the gateway's settings and session when the VM is replaced.
     settings_disk_gb: Annotated[int, Field(ge=10, le=100)] = 10
     address: IPv4Address | None = None  # default: any free one of the subnet
     port: int | None = None  # default: the port of the trading mode
-    # Takes the VM's right to read its IBKR credentials away; from its next start it can't log in.
+    # Whether the VM may read its IBKR credentials; without them it can't log in from its next start.
     may_read_credentials: bool = True
     # `destroy` refuses to delete the settings disk (and with it the session) until this is off.
     protect_settings: bool = False
+    # Whether `destroy` is refused until this is off.
     deletion_protection: bool = False
     software: Software = Software()
     read_only_api: bool = False  # the gateway refuses every order
@@ -161,9 +185,11 @@ class Gateway(Section):
     auto_restart_time: Annotated[
         str, matching(r"(0?[1-9]|1[0-2]):[0-5][0-9] (AM|PM)", "write it as 11:45 PM")
     ] = "11:45 PM"
+    # Sundays', which needs a login.
     cold_restart_time: Annotated[str, matching(r"([01][0-9]|2[0-3]):[0-5][0-9]", "write it as 13:00")] = (
         "13:00"
     )
+    # In which the two times above are.
     time_zone: Annotated[
         str, matching(r"[A-Za-z]+(/[A-Za-z0-9_+-]+)*", "use a name such as America/New_York")
     ] = "America/New_York"
@@ -174,49 +200,70 @@ class Database(Section):
 
     # Declared by the foundation stack, so that it outlives the environment.
     retained: bool = False
+    # Cloud SQL's machine.
     tier: SqlTier = "db-f1-micro"
+    # PostgreSQL's version.
     version: Annotated[str, matching(r"POSTGRES_1[4-8]", "use POSTGRES_14 to POSTGRES_18")] = "POSTGRES_17"
+    # In GB.
     disk_gb: Annotated[int, Field(ge=10, le=10000)] = 10
+    # A second machine in another zone.
     high_availability: bool = False
+    # Daily ones, and recovery to any moment.
     backups: bool = True
+    # Whether connections must be encrypted.
     require_tls: bool = True
+    # Whether `destroy` is refused until this is off.
     deletion_protection: bool = True
 
 
 class Api(Section):
     """The Cloud Run service."""
 
+    # The service's image with its digest, as `make image` says it.
     image: str = ""
     # Whole CPUs only: less than one can't be always allocated, and a broker's socket needs that.
     cpu: Literal["1", "2", "4"] = "1"
+    # Of an instance.
     memory: Literal["512Mi", "1Gi", "2Gi", "4Gi"] = "1Gi"
     # Streams (dashboards, order events) each hold a request open, so more than the default of 80.
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 200
+    # As many at most; with a gateway connection it is one.
     max_instances: Annotated[int, Field(ge=1, le=100)] = 3
+    # The service's client id at IB Gateway; no other program may have it.
     client_id: Annotated[int, Field(ge=1, le=999)] = 1
+    # How much is logged.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # Whoever may call the service's URL; the app itself asks everybody for a bearer token.
     public: bool = True
     # Web pages elsewhere whose scripts may call the API with a bearer token: exact origins, nothing else.
     cors_origins: tuple[Origin, ...] = ()
+    # Whether `destroy` is refused until this is off.
     deletion_protection: bool = True
 
 
 class Auth(Section):
     """Who issues the bearer tokens that the service accepts."""
 
+    # The OIDC issuer's URL, as it stands in tokens (`iss`).
     issuer: Url | None = None
+    # Whom tokens must be for (`aud`).
     audience: str = "ibkr-api"
+    # Where the issuer publishes its keys.
     jwks_url: Url | None = None
 
 
 class IBeamUser(Section):
     """One person's IBeam droplet. The name becomes a part of the droplet's (broker.fleet.spec)."""
 
+    # A part of the droplet's name.
     name: UserName = ""
+    # What kind of login it is; demo is a paper one on the smaller size.
     environment: DropletEnvironment = "paper"
+    # Tells a user's droplets of one environment apart.
     index: Annotated[int, Field(ge=1, le=99)] = 1
+    # At IBKR.
     username: Secret | None = None
+    # At IBKR.
     password: Secret | None = None
 
     @property
@@ -227,15 +274,20 @@ class IBeamUser(Section):
 class IBeam(Section):
     """The IBeam droplets that the stack declares, and what run-time ones are, unless `Fleet` says else."""
 
+    # DigitalOcean's region.
     region: DropletRegion = "nyc1"
+    # A droplet's size, for live and paper.
     size: DropletSize = "s-1vcpu-1gb"
+    # A droplet's size, for demo.
     demo_size: DemoSize = "s-1vcpu-512mb-10gb"
+    # What droplets are made of: a stock image's slug, or a private snapshot's number.
     image: Text = "ubuntu-24-04-x64"
     # With its digest: name:tag@sha256:<digest>.
     container: str = "voyz/ibeam:0.5.12"
     # IBKR wants vendors to use OAuth. Holding people's passwords is for one's own accounts and for users
     # who knowingly agree, so it has to be switched on.
     hold_credentials: bool = False
+    # Whose droplets the stack declares.
     users: tuple[IBeamUser, ...] = ()
     # What `brokerType: ibeam` trades through, by the droplet's name; with one user, that one's.
     default_droplet: str | None = None
@@ -256,12 +308,19 @@ class Fleet(Section):
     the logins are encrypted under.
     """
 
+    # Whether users may connect accounts.
     enabled: bool = False
+    # Default: ibkr:ibeam.region.
     region: DropletRegion | None = None
+    # Default: ibkr:ibeam.size.
     size: DropletSize | None = None
+    # Default: ibkr:ibeam.demoSize.
     demo_size: DemoSize | None = None
+    # Default: ibkr:ibeam.image; a stock image, since snapshots can't enrol.
     image: Text | None = None
+    # As many accounts as a user may have.
     accounts_per_user: Annotated[int, Field(ge=1, le=1000)] = 3
+    # New accounts of a user in an hour, and logins that one account may be made to begin.
     connects_per_hour: Annotated[int, Field(ge=1, le=10000)] = 10
     # How often Cloud Scheduler has a pass run, in minutes; the service runs its own besides.
     reconcile_minutes: Annotated[int, Field(ge=1, le=30)] = 5
@@ -273,7 +332,9 @@ class Fleet(Section):
 class Ci(Section):
     """The repository whose workflows may preview and deploy. Without it, no CI identity is declared."""
 
+    # On GitHub: owner/name.
     repository: Annotated[str, matching(r"[\w.-]+/[\w.-]+", "write it as owner/name")] | None = None
+    # The branch whose workflows deploy.
     deploy_branch: Annotated[
         str, matching(r"[\w./-]+", "use a branch's name: letters, digits and . _ / -")
     ] = "main"
@@ -284,9 +345,11 @@ class Ci(Section):
         ]
         | None
     ) = None
+    # The identity pool's name; Google keeps a deleted one's for 30 days.
     pool: Annotated[
         str, matching(r"[a-z0-9-]{4,32}", "use 4 to 32 lower-case letters, digits and hyphens")
     ] = "github"
+    # The bucket with Pulumi's state, which workflows read and write.
     state_bucket: str | None = None
 
 
@@ -296,6 +359,7 @@ class Alerts(Section):
     They also notice a service that is gone and can't tell by `Config.alert_urls`.
     """
 
+    # Whom Google mails.
     emails: tuple[
         Annotated[str, matching(r"[^@\s]+@[^@\s]+\.[^@\s]+", "use a mail address: ann@company.com")], ...
     ] = ()
@@ -304,7 +368,9 @@ class Alerts(Section):
 class Config(Section):
     """All keys of the project's own namespace."""
 
+    # What this stack declares: what outlives an environment, an environment, or both.
     kind: Literal["foundation", "environment", "both"] = "environment"
+    # What the resources' names begin with.
     name_prefix: Annotated[
         str,
         matching(
@@ -312,12 +378,16 @@ class Config(Section):
             "use 3 to 12 lower-case letters, digits and hyphens, a letter first",
         ),
     ] = "ibkr"
+    # The stack that declares what this environment stands on: organization/project/stack.
     foundation_stack: str | None = None
     # The key ring of the key that encrypts the environments' Pulumi state. Google never deletes a key ring:
     # after a `destroy` of the foundation, choose another name.
     state_key_ring: CloudName | None = None
+    # What the service trades through.
     broker_type: BrokerType = "alpaca"
+    # Paper or live; port, mode and account must agree, or nothing trades.
     trading_mode: TradingMode = "paper"
+    # Where quotes come from.
     market_data_source: MarketDataSource = "yfinance"
     network: Network = Network()
     gateway: Gateway = Gateway()
@@ -339,11 +409,14 @@ class Config(Section):
         ],
         ...,
     ] = ()
+    # The IBKR login of the gateway VM: username, password.
     gateway_credentials: Credentials | None = None
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
     # Where the service itself sends alerts: apprise's URLs (see apprise's documentation), which hold tokens.
     alert_urls: AlertUrls | None = None
+    # What the service makes droplets with; for ibkr:fleet.
     digitalocean_token: Secret | None = None
+    # The password of the service's database user.
     database_password: Secret | None = None

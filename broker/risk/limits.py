@@ -40,22 +40,35 @@ from broker.validation import check_symbol
 class Limits:
     """What an order may be; None: no such limit. The module's table gives units and defaults."""
 
+    #: one order's value
     max_order_value: float | None = 10_000.0
+    #: one order's quantity, in shares
     max_order_qty: float | None = 1_000.0
+    #: a long position, in shares
     max_long_qty: float | None = None
+    #: a short position, in shares
     max_short_qty: float | None = 0.0
+    #: a long position's value
     max_long_value: float | None = 25_000.0
+    #: a short position's value
     max_short_value: float | None = None
     #: how far a limit or stop price may be from the quote: above it for a buy, below it for a sale
     price_collar_percent: float | None = 5.0
     #: and to the other side, where an order can't lose but was hardly meant
     far_collar_percent: float | None = 50.0
+    #: the age of the quote that value and price are checked against
     max_quote_age_seconds: float = 15.0
+    #: whether a delayed quote will do for that
     delayed_quotes: bool = False
+    #: orders in 60 seconds
     orders_per_minute: int | None = 20
+    #: the day's loss
     max_day_loss: float | None = None
+    #: the day's loss, in per cent of the last equity
     max_day_loss_percent: float | None = 3.0
+    #: the only symbols that are traded, with commas between
     symbols_allowed: frozenset[str] | None = None
+    #: symbols that are never traded, with commas between
     symbols_forbidden: frozenset[str] = frozenset()
 
     @property

@@ -74,25 +74,39 @@ class FleetEnvironment(BaseModel):
 
     #: the stack's name: droplets carry it as a tag, and two stacks in one team are told apart by it
     stack: Annotated[str, AfterValidator(_stack)]
+    #: DigitalOcean's token, which droplets are made with
     digital_ocean_api_key: SecretStr
+    #: where droplets are made
     digital_ocean_region: str = "nyc1"
+    #: a droplet's size, for live and paper accounts
     digital_ocean_size: str = "s-1vcpu-1gb"
+    #: a droplet's size, for demo accounts
     digital_ocean_demo_size: str = "s-1vcpu-512mb-10gb"
+    #: what droplets are made of; run-time ones need a stock image's slug
     digital_ocean_image_id: Annotated[str, AfterValidator(_image), Field(validate_default=True)] = "182556282"
+    #: another address than DigitalOcean's own
     digital_ocean_api_url: _Url = DIGITALOCEAN
     #: where droplets enrol: this service, as they reach it
     fleet_service_url: _Url
     #: the only address that may reach a gateway: the service's, as droplets see it
     fleet_client_address: Annotated[str, AfterValidator(_address)]
+    #: IBeam's image, pinned by its digest
     fleet_ibeam_image: Annotated[str, AfterValidator(_container)]
+    #: the file with the key that logins are encrypted under; or FLEET_KMS_KEY
     fleet_key_file: str = ""
+    #: the Cloud KMS key that logins are encrypted under; or FLEET_KEY_FILE
     fleet_kms_key: str = ""
+    #: as many accounts as a user may have
     fleet_accounts_per_user: int = Field(default=3, ge=1, le=1000)
     #: new accounts of a user in an hour, and logins that one account may be made to begin
     fleet_connects_per_hour: int = Field(default=10, ge=1, le=10_000)
+    #: whom the scheduler's tokens must be for
     scheduler_audience: str = ""
+    #: the service account that may have passes run
     scheduler_email: str = ""
+    #: who issues the scheduler's tokens
     scheduler_issuer: _Url = GOOGLE
+    #: where that one publishes its keys
     scheduler_jwks_url: _Url = GOOGLE_KEYS
 
     @property

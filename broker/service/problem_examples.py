@@ -96,3 +96,12 @@ def refusals(tag: str, operation: str, status: int) -> dict[str, Any]:
         if document["status"] == status and (kind not in _ONLY or _ONLY[kind](tag, operation)):
             found[kind] = document
     return found
+
+
+def kinds() -> list[tuple[str, int, str]]:
+    """Each kind of refusal that there is an example of: its word, its status and its title."""
+    found = []
+    for answer in _REFUSALS:
+        document = json.loads(bytes(answer.body))
+        found.append((document["type"].rpartition(":")[2], document["status"], document["title"]))
+    return found

@@ -54,23 +54,31 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True, extra="ignore")
 
+    #: where the database is: postgresql+psycopg://user:password@host:5432/database
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
+    #: who issues the tokens, as it stands in them (`iss`)
     oidc_issuer: HttpUrl
+    #: whom tokens must be for (`aud`)
     oidc_audience: str
     #: asked from the issuer's discovery document unless set
     oidc_jwks_url: HttpUrl | None = None
+    #: the stack's name, for alerts and droplets' tags
     stack: str = "unnamed"
     host: str = "0.0.0.0"  # in a container of its own; who reaches it is the platform's business
+    #: where it listens
     port: int = Field(default=8080, ge=1, le=65535)
+    #: listen on this path in place of host and port
     unix_socket: str | None = None
+    #: how much is logged
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     #: largest request body, in bytes
     body_limit: int = Field(default=65536, ge=1024)
     #: how long an old revision may hold the trading connection after it stopped answering, in seconds
     lease_seconds: float = Field(default=15.0, ge=3, le=300)
-    #: how many requests of this instance may stay open (pages that are looked at, order events), and how many
-    #: of one user; fewer than the platform gives it at a time, so that calls and orders always get through
+    #: how many requests of this instance may stay open (pages that are looked at, order events); fewer than
+    #: the platform gives it at a time, so that calls and orders always get through
     stream_limit: int = Field(default=150, ge=1, le=1000)
+    #: as many of them one user may have open
     streams_per_user: int = Field(default=20, ge=1, le=1000)
     #: after how long such a request ends and is made anew, in seconds; before the platform cuts it off
     stream_seconds: float = Field(default=3540.0, ge=1, le=86400)
