@@ -347,7 +347,9 @@ class EntryKind:
 class Timeline:
     """An order's whole life, oldest first."""
 
+    #: as it is now
     order: Order
+    #: in the order in which the journal learned of them
     entries: list[TimelineEntry]
     #: whether nothing is missing: no entry is a `gap`
     complete: bool

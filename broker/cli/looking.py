@@ -59,10 +59,11 @@ def order(
     order_id: Annotated[str, typer.Argument(help="Our id of the order, or a client order id with --client.")],
     client: Annotated[bool, typer.Option("--client", help="The id is a client order id.")] = False,
 ) -> None:
-    """One order, asked at the broker where its outcome isn't known."""
+    """One order with its whole life: statuses, changes, executions and the broker's messages."""
     broker = desk.broker()
-    found = broker.get_order_by_client_id(order_id) if client else broker.get_order(order_id)
-    desk.show({"order": found}, tables.orders_table([found]))
+    life = broker.get_order_timeline(broker.get_order_by_client_id(order_id).id if client else order_id)
+    document = {"order": life.order, "timeline": life.entries, "complete": life.complete}
+    desk.show(document, tables.orders_table([life.order]), tables.timeline_table(life))
 
 
 @command("fills")

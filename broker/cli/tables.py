@@ -10,8 +10,21 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from broker.models import AccountInfo, Clock, Fill, Health, Order, OrderPreview, Position, Quote, Status
+from broker.models import (
+    AccountInfo,
+    Clock,
+    EntryKind,
+    Fill,
+    Health,
+    Order,
+    OrderPreview,
+    Position,
+    Quote,
+    Status,
+    Timeline,
+)
 from broker.risk.verification import Verification
+from broker.timeline_words import executed_at, more, what
 
 if TYPE_CHECKING:
     from broker.brokers.client_portal.acceptance import GatewayCertificate
@@ -98,6 +111,22 @@ def orders_table(found: Sequence[Order], title: str = "Orders") -> Table:
         when = (order.created_at or "")[5:19].replace("T", " ")
         table.add_row(when, filled, price(order.filled_price), status, what)
     return table
+
+
+def timeline_table(life: Timeline) -> Table:
+    """What happened to an order, oldest first."""
+    table = _table("What happened", ["time (UTC)", "what"], [], [""])
+    for entry in life.entries:
+        said = more(entry)
+        if when := executed_at(entry):
+            said = f"{said}, told late: executed {_when(when)}".removeprefix(", ")
+        style = "yellow" if entry.kind == EntryKind.GAP else "red" if entry.status in _BAD else ""
+        table.add_row(_when(entry.at), Text(what(entry), style=style), Text(said))
+    return table
+
+
+def _when(moment: str) -> str:
+    return moment[:19].replace("T", " ")
 
 
 def words(order: Any) -> str:

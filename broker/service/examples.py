@@ -5,6 +5,7 @@ An answer's example is found by its class. A new class of answers needs one here
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -113,6 +114,33 @@ _ANSWERS: tuple[object, ...] = (
         amount=0.01,
         kind="FEE",
         description="TAF fee for proceed of 10 shares (1 trades) on 2026-11-20",
+    ),
+    models.Timeline(
+        order=dataclasses.replace(
+            ORDER, status="filled", broker_status="Filled", filled_qty=10, filled_price=195.42, commission=1.0
+        ),
+        entries=[
+            models.TimelineEntry(
+                _AT, "status", status="sent", text="entered in the journal, then sent, by ann"
+            ),
+            models.TimelineEntry(_AT, "status", status="accepted", broker_status="PreSubmitted"),
+            models.TimelineEntry(
+                _AT,
+                "message",
+                text="Your order will not be placed at the exchange before it opens",
+                code="399",
+            ),
+            models.TimelineEntry(
+                _LATER,
+                "status",
+                status="filled",
+                broker_status="Filled",
+                filled_qty=10,
+                filled_price=195.42,
+            ),
+            models.TimelineEntry(_LATER, "fill", fill=_FILL),
+        ],
+        complete=True,
     ),
     models.OrderPreview(
         symbol="AAPL",

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime
 
-from broker.models import FINAL_STATUSES, Fee, Fill, Order, OrderPreview
+from broker.models import FINAL_STATUSES, Fee, Fill, Order, OrderPreview, Timeline
 from broker.service.auth import bearer
 from broker.service.routes import Reader, Trader, Via, client_order_id_of, problem_answers
 from broker.service.schemas import OrderBody, ReplaceBody
@@ -62,6 +62,16 @@ async def get_order_by_client_id(
 ) -> Order:
     """One order by the id that its caller chose."""
     return await via.broker.get_order_by_client_id_async(client_order_id)
+
+
+@orders.get("/orders/{order_id}/timeline")
+async def get_order_timeline(who: Reader, via: Via, order_id: OrderId) -> Timeline:
+    """An order's whole life: statuses, changes, executions and the broker's messages, oldest first.
+
+    An entry of the kind `gap` says what isn't known: what happened to an order that wasn't placed from
+    here before it was first seen, say.
+    """
+    return await via.broker.get_order_timeline_async(order_id)
 
 
 @orders.post("/preview", operation_id="preview_order", responses=problem_answers(400, 413))

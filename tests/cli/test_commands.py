@@ -113,6 +113,23 @@ def test_quotes_say_their_age_and_kind(run: Run) -> None:
     assert "simulated" in run("quote", "AAPL").out
 
 
+def test_an_orders_whole_life_is_shown_to_people_and_programs(run: Run) -> None:
+    bought = run("buy", "AAPL", "3", "--client-order-id", "life", "--json").document["order"]
+    shown = run("order", bought["id"]).out
+    for words in (
+        "What happened",
+        "by command line",
+        "filled, 3 filled at",
+        "executed 3 at",
+        "commission 0.00",
+    ):
+        assert words in shown
+    found = run("order", "life", "--client", "--json").document
+    assert found["order"] == bought
+    assert [entry["status"] or entry["kind"] for entry in found["timeline"]] == ["sent", "filled", "fill"]
+    assert found["complete"]
+
+
 def test_the_same_client_order_id_is_the_same_order_in_the_next_process(run: Run) -> None:
     first = run("buy", "AAPL", "3", "--client-order-id", "signal-1", "--json").document["order"]
     again = run("buy", "AAPL", "3", "--client-order-id", "signal-1", "--json").document["order"]

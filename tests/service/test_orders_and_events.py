@@ -71,6 +71,27 @@ async def test_an_order_is_found_by_its_client_order_id(trader: httpx.AsyncClien
     assert found.json()["id"] == first["id"]
 
 
+async def test_an_orders_timeline_is_told_to_readers_and_to_nobody_else(
+    trader: httpx.AsyncClient, client_for: Callable[..., httpx.AsyncClient]
+) -> None:
+    first = await placed(trader, order_type="limit", limit_price=1.0)
+    await trader.patch(f"{BASE}/orders/{first['id']}", json={"limit_price": 1.5})
+    await trader.delete(f"{BASE}/orders/{first['id']}")
+    path = f"{BASE}/orders/{first['id']}/timeline"
+    async with client_for("user") as reader:
+        answer = await reader.get(path)
+        assert (await reader.get(f"{BASE}/orders/{'0' * 32}/timeline")).status_code == 404
+    async with client_for("monitor") as other:
+        assert (await other.get(path)).status_code == 403
+    assert answer.status_code == 200, answer.text
+    life = answer.json()
+    told = [entry["status"] or entry["kind"] for entry in life["entries"]]
+    assert told == ["sent", "submitted", "changed", "pending_cancel", "cancelled"]
+    assert life["entries"][2]["changes"] == [{"field": "limit_price", "before": 1.0, "after": 1.5}]
+    assert life["complete"]
+    assert (life["order"]["id"], life["order"]["status"]) == (first["id"], "cancelled")
+
+
 async def test_a_preview_places_nothing_and_needs_no_id(trader: httpx.AsyncClient) -> None:
     answer = await trader.post(f"{BASE}/preview", json=order(qty=10, client_order_id=None))
     assert answer.status_code == 200, answer.text
