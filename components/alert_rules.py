@@ -3,8 +3,10 @@
 A rule's filter is written in the Logging query language, over the fields that the service writes
 (tests/service/test_alert_rules.py drives the service and holds its real lines against every filter).
 `MatchRule` fires at every line that matches; `SilenceRule` when no line did for a while, which is also so
-when the service never wrote one; `RateRule` when too many requests were answered with a status; `MetricRule`
-by a metric that the gateway VM publishes (cloud-init/files/gateway/health).
+when the service never wrote one; `RateRule` when too many requests were answered with a status;
+`MetricRule` by a metric that the gateway VM publishes (cloud-init/files/gateway/health); `UptimeRule` when
+Google's checkers don't reach the service. Rules that are `quiet_by_plan` say nothing while IBKR resets
+(components/planned.py).
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class SilenceRule(Rule):
 
     filter: str
     minutes: int
+    quiet_by_plan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,15 @@ class MetricRule(Rule):
     """Fires once `query` (PromQL) has given anything for so many `minutes`."""
 
     query: str
+    minutes: int
+    quiet_by_plan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UptimeRule(Rule):
+    """Fires when for so many `minutes` more than `most` of the checkers' places failed."""
+
+    most: int
     minutes: int
 
 
@@ -99,10 +111,10 @@ GATEWAY: tuple[Rule, ...] = (
         "gateway-handshake",
         "IB Gateway answers no API handshake, or its machine is silent",
         "CRITICAL",
-        "The machine's serial console and the journal of ibkr-gateway-health say why. IBKR's own reset takes "
-        "minutes at night, and hours in the night to Saturday.",
+        "The machine's serial console and the journal of ibkr-gateway-health say why.",
         f"(max(max_over_time({_GATEWAY}handshake[10m])) or vector(0)) < 1",
         10,
+        quiet_by_plan=True,
     ),
     MetricRule(
         "gateway-second-factor",
@@ -124,10 +136,23 @@ GATEWAY: tuple[Rule, ...] = (
         "gateway-silent",
         "The service has no working connection to IB Gateway",
         "CRITICAL",
-        "`GET /api/v1/connections/default/health` says since when and why. IBKR's own reset takes minutes at "
-        "night, and hours in the night to Saturday; a login that waits for the second factor looks the same.",
+        "`GET /api/v1/connections/default/health` says since when and why. A login that waits for the second "
+        "factor looks the same.",
         'jsonPayload.event="broker health" AND jsonPayload.broker="ibkr" AND jsonPayload.connected=true',
         20,
+        quiet_by_plan=True,
+    ),
+)
+
+OUTSIDE: tuple[Rule, ...] = (
+    UptimeRule(
+        "service-away",
+        "The service can't be reached from the internet",
+        "CRITICAL",
+        "Orders at the broker go on resting. The service's logs say whether it starts, or can't use its "
+        "database.",
+        most=1,
+        minutes=5,
     ),
 )
 
@@ -202,4 +227,5 @@ RUNBOOKS = {
     "reconcile-stalled": "Droplet stuck",
     "unknown-droplet": "Restore of the database",
     "refused-tokens": "Key rotation",
+    "service-away": "Service away",
 }

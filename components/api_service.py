@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 import pulumi
 import pulumi_gcp as gcp
 
+from components import capacity
 from components.options import child_options
 from components.secret import SecretReference
 
@@ -33,7 +34,7 @@ class ApiServiceArgs:
     `source` changes when the code does, for images that are named by a moving tag: Cloud Run looks a tag up
     when it makes a revision, so without a change to the template the old code would go on. Empty for an
     image that is pinned by digest.
-    `always_on` is whether something runs between requests, `single` whether it may run once only. `ready`
+    `always_on` is whether something runs between requests, `instances` how many there may be at most. `ready`
     must exist before the first instance: the database's schema, the way out, the sweep that must outlive the
     service.
     """
@@ -47,11 +48,10 @@ class ApiServiceArgs:
     secrets: Mapping[str, SecretReference]
     files: Mapping[str, SecretReference]
     always_on: bool
-    single: bool
     cpu: str
     memory: str
     concurrency: int
-    max_instances: int
+    instances: int
     public: bool
     deletion_protection: bool
     labels: Mapping[str, str]
@@ -64,6 +64,8 @@ class ApiService(pulumi.ComponentResource):
     url: pulumi.Output[str]
     name: pulumi.Output[str]
     service: pulumi.Resource
+    #: as it is declared, for who compares it with what was deployed; a secret only by name and version
+    environment: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, args: ApiServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ibkr:api:ApiService", name, None, opts)
@@ -81,11 +83,11 @@ class ApiService(pulumi.ComponentResource):
             template=gcp.cloudrunv2.ServiceTemplateArgs(
                 annotations={"ibkr-source": args.source} if args.source else None,
                 service_account=args.service_account_email,
-                timeout="3600s",  # streams stay open
+                timeout=f"{capacity.REQUEST_SECONDS}s",
                 max_instance_request_concurrency=args.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
                     min_instance_count=1 if args.always_on else 0,
-                    max_instance_count=1 if args.single else args.max_instances,
+                    max_instance_count=args.instances,
                 ),
                 vpc_access=gcp.cloudrunv2.ServiceTemplateVpcAccessArgs(
                     connector=args.connector_id, egress="ALL_TRAFFIC"
@@ -107,6 +109,11 @@ class ApiService(pulumi.ComponentResource):
             )
 
         self.url, self.name, self.service = service.uri, service.name, service
+        references = {
+            name: pulumi.Output.concat("secret ", secret.secret_id, ", version ", secret.version)
+            for name, secret in args.secrets.items()
+        }
+        self.environment = pulumi.Output.all(**args.environment, **references)
         self.register_outputs({"url": self.url})
 
 

@@ -14,21 +14,38 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_gcp as gcp
 
-from components.alert_rules import RUNBOOKS, MatchRule, MetricRule, RateRule, Rule, SilenceRule
+from components.alert_rules import (
+    RUNBOOKS,
+    MatchRule,
+    MetricRule,
+    RateRule,
+    Rule,
+    SilenceRule,
+    UptimeRule,
+)
 from components.options import child_options
+from components.planned import unless_planned
 
 _BETWEEN_NOTIFICATIONS = "300s"
 _CLOSE_AFTER = "3600s"
+_CHECK_PASSED = (
+    'resource.type="uptime_url" AND metric.type="monitoring.googleapis.com/uptime_check/check_passed"'
+)
+# How old a checker's last look may be to count.
+_LAST_LOOK = "300s"
 
 
 @dataclass(frozen=True, slots=True)
 class ObservabilityArgs:
-    """`service` is the Cloud Run service's name, `emails` whom alerts go to."""
+    """`service` is the Cloud Run service's name, `emails` whom alerts go to, `uptime_check` the check's
+    id.
+    """
 
     service: str
     emails: Sequence[str]
     rules: Sequence[Rule]
     labels: Mapping[str, str]
+    uptime_check: pulumi.Input[str] | None = None
 
 
 class Observability(pulumi.ComponentResource):
@@ -57,8 +74,10 @@ class Observability(pulumi.ComponentResource):
                 self._silence(rule)
             elif isinstance(rule, RateRule):
                 self._rate(rule)
+            elif isinstance(rule, UptimeRule):
+                self._uptime(rule)
             elif isinstance(rule, MetricRule):
-                self._policy(rule, _promql(rule, rule.query, rule.minutes))
+                self._policy(rule, _promql(rule, _query(rule, rule.query), rule.minutes))
         self.register_outputs({})
 
     def _match(self, rule: MatchRule) -> None:
@@ -84,14 +103,38 @@ class Observability(pulumi.ComponentResource):
             metric_descriptor=gcp.logging.MetricMetricDescriptorArgs(metric_kind="DELTA", value_type="INT64"),
             opts=self._child,
         )
-        series = f"logging_googleapis_com:user_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
-        lines = f'increase({series}{{monitored_resource="cloud_run_revision"}}[{rule.minutes}m])'
-        self._policy(rule, _promql(rule, f"(sum({lines}) or vector(0)) < 1"))
+        lines = f'increase({series(metric)}{{monitored_resource="cloud_run_revision"}}[{rule.minutes}m])'
+        self._policy(rule, _promql(rule, _query(rule, f"(sum({lines}) or vector(0)) < 1")))
 
     def _rate(self, rule: RateRule) -> None:
         chosen = f'service_name="{self._args.service}",response_code="{rule.status}"'
         requests = f"run_googleapis_com:request_count{{{chosen}}}"
         self._policy(rule, _promql(rule, f"sum(increase({requests}[5m])) > {rule.most}"))
+
+    def _uptime(self, rule: UptimeRule) -> None:
+        """As the console makes it: how many of the checkers' last looks failed."""
+        assert self._args.uptime_check is not None  # the rule is there with the check
+        check = pulumi.Output.concat(
+            _CHECK_PASSED, ' AND metric.label.check_id="', self._args.uptime_check, '"'
+        )
+        condition = gcp.monitoring.AlertPolicyConditionArgs(
+            display_name=rule.title,
+            condition_threshold=gcp.monitoring.AlertPolicyConditionConditionThresholdArgs(
+                filter=check,
+                comparison="COMPARISON_GT",
+                threshold_value=float(rule.most),
+                duration=f"{60 * rule.minutes}s",
+                aggregations=[
+                    gcp.monitoring.AlertPolicyConditionConditionThresholdAggregationArgs(
+                        alignment_period=_LAST_LOOK,
+                        per_series_aligner="ALIGN_NEXT_OLDER",
+                        cross_series_reducer="REDUCE_COUNT_FALSE",
+                        group_by_fields=["resource.label.host"],
+                    )
+                ],
+            ),
+        )
+        self._policy(rule, condition)
 
     def _policy(
         self,
@@ -120,6 +163,15 @@ class Observability(pulumi.ComponentResource):
 def service_lines(service: str, wanted: str) -> str:
     """A filter of the service's own lines."""
     return f'resource.type="cloud_run_revision" AND resource.labels.service_name="{service}" AND ({wanted})'
+
+
+def series(metric: str) -> str:
+    """A log-based metric's name in PromQL (cloud.google.com/monitoring/promql/promql-mapping)."""
+    return f"logging_googleapis_com:user_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
+
+
+def _query(rule: MetricRule | SilenceRule, query: str) -> str:
+    return unless_planned(query) if rule.quiet_by_plan else query
 
 
 def _words(rule: Rule) -> str:

@@ -5,6 +5,8 @@ They stay on when a stack is destroyed: something else in the project may use th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 import pulumi_gcp as gcp
 
@@ -32,7 +34,10 @@ class ProjectServices(pulumi.ComponentResource):
 
     enabled: dict[str, pulumi.Resource]
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, more: Sequence[str] = (), opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        """`more` are switched on beside SERVICES."""
         super().__init__("ibkr:foundation:ProjectServices", name, None, opts)
         self.enabled = {
             service: gcp.projects.Service(
@@ -41,6 +46,6 @@ class ProjectServices(pulumi.ComponentResource):
                 disable_on_destroy=False,
                 opts=pulumi.ResourceOptions(parent=self),
             )
-            for service in SERVICES
+            for service in (*SERVICES, *more)
         }
         self.register_outputs({})

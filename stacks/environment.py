@@ -83,7 +83,7 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
 
         droplets = declare_droplets(settings, egress.ip)
     await engine_turn()
-    url = declare_service(
+    service = declare_service(
         settings,
         foundation,
         ServiceParts(
@@ -96,14 +96,15 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
             ready=[migration.execution, egress.nat, *(droplets.kept if droplets else ())],
         ),
     )
-    if settings.alerts.emails:
-        from stacks.alerting import declare_alerting
+    if settings.alerts.emails or settings.monitoring.dashboard or settings.checks_uptime:
+        from stacks.monitoring import declare_monitoring
 
         await engine_turn()
-        declare_alerting(settings, foundation, f"{prefix}-api")
+        declare_monitoring(settings, foundation, service.url, instance)
     return {
-        "service_url": url,
-        "accounts_url": url.apply(lambda base: base + ACCOUNTS) if settings.runs_fleet else None,
+        "service_url": service.url,
+        "service_environment": service.environment,
+        "accounts_url": service.url.apply(lambda base: base + ACCOUNTS) if settings.runs_fleet else None,
         "gateway_host": gateway_host,
         "gateway_port": settings.api_port if settings.gateway.enabled else None,
         "nat_ip": egress.ip,

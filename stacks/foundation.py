@@ -46,7 +46,9 @@ def waiting(enabled: Mapping[str, pulumi.Resource], *apis: str) -> pulumi.Resour
 async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
     """Declares the foundation; returns what environments read of it, and the stack's outputs."""
     prefix = settings.name_prefix
-    enabled = ProjectServices(f"{prefix}-services").enabled
+    enabled = ProjectServices(
+        f"{prefix}-services", ["billingbudgets"] if settings.budget.billing_account else []
+    ).enabled
     await engine_turn()
     vpc = Vpc(
         settings.network_name,
@@ -72,6 +74,9 @@ async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
             "database_url_secret": database_url.secret_id,
             "database_url_version": database_url.version,
         }
+    if settings.budget.billing_account:
+        await engine_turn()
+        _budget(settings, enabled)
     await engine_turn()
     deployers, found = _ci_and_key(settings, enabled)
     outputs |= found
@@ -85,6 +90,29 @@ async def declare(settings: Settings) -> tuple[Foundation, dict[str, Any]]:
             outputs |= found
     foundation = Foundation(vpc.network_id, database_url, instance, vpc.peering, wrapping_key, enabled)
     return foundation, outputs
+
+
+def _budget(settings: Settings, enabled: Mapping[str, pulumi.Resource]) -> None:
+    """The project's budget; relations say that amount and account come together."""
+    import pulumi_gcp as gcp
+
+    from components.budget import Budget, BudgetArgs
+
+    budget = settings.budget
+    Budget(
+        f"{settings.name_prefix}-budget",
+        BudgetArgs(
+            billing_account=str(budget.billing_account),
+            project_number=gcp.organizations.get_project_output(project_id=settings.project).number,
+            amount=int(budget.amount or 0),
+            currency=budget.currency,
+            thresholds=budget.thresholds,
+            forecast=budget.forecast,
+            emails=settings.alerts.emails,
+            labels=labels(settings),
+        ),
+        waiting(enabled, "billingbudgets", "monitoring"),
+    )
 
 
 def _ci_and_key(

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stacks import catalog, droplet_relations
+from stacks import catalog, droplet_relations, service_relations
 from stacks.problems import Problem, shown
 from stacks.sections import API_PORTS
 
@@ -296,5 +296,6 @@ CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _alpaca,
     _environment,
     *droplet_relations.CHECKS,
+    *service_relations.CHECKS,
     _placeholders,
 )

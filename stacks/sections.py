@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from broker.fleet.spec import droplet_name
 from stacks.values import (
     AlertUrls,
+    BillingAccount,
     BrokerType,
     Cidr,
     CloudName,
@@ -35,6 +36,7 @@ from stacks.values import (
     SqlTier,
     StreamUrl,
     Text,
+    Thresholds,
     Tickers,
     TradingMode,
     Url,
@@ -225,8 +227,11 @@ class Api(Section):
     cpu: Literal["1", "2", "4"] = "1"
     # Of an instance.
     memory: Literal["512Mi", "1Gi", "2Gi", "4Gi"] = "1Gi"
-    # Streams (dashboards, order events) each hold a request open, so more than the default of 80.
+    # Requests that an instance gets at a time. Each open page holds one (components/capacity.py), so more
+    # than Cloud Run's default of 80.
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 200
+    # Pages that may be open at one time, over all users; order events that a program listens to count too.
+    dashboards: Annotated[int, Field(ge=1, le=100_000)] = 100
     # As many at most; with a gateway connection it is one.
     max_instances: Annotated[int, Field(ge=1, le=100)] = 3
     # The service's client id at IB Gateway; no other program may have it.
@@ -365,6 +370,35 @@ class Alerts(Section):
     ] = ()
 
 
+class Monitoring(Section):
+    """What Cloud Monitoring shows of the environment, and looks at from outside."""
+
+    # A dashboard (components/panels.py) and the log-based metrics that it shows.
+    dashboard: bool = True
+    # Google asks the service's public health path every minute, from all over the world. Default: where the
+    # service is public.
+    uptime_check: bool | None = None
+
+
+class Budget(Section):
+    """An alert on what the Google project costs, by mail to `Alerts.emails` and the account's own admins.
+
+    Whoever deploys needs `roles/billing.costsManager` on the billing account, and `gcp:userProjectOverride`
+    with `gcp:billingProject` if it is a person.
+    """
+
+    # The account that pays, as `gcloud billing accounts list` shows it.
+    billing_account: BillingAccount | None = None
+    # A month's, in whole units of the account's currency.
+    amount: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    # Default: the account's own. It can't be another.
+    currency: Annotated[str, matching(r"[A-Z]{3}", "use three capital letters: USD")] | None = None
+    # Shares of it at which a mail is sent; and one when the month is forecast to exceed it.
+    thresholds: Thresholds = (0.5, 0.9, 1.0)
+    # Whether the forecast is told, too.
+    forecast: bool = True
+
+
 class Config(Section):
     """All keys of the project's own namespace."""
 
@@ -414,6 +448,8 @@ class Config(Section):
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    monitoring: Monitoring = Monitoring()
+    budget: Budget = Budget()
     # Where the service itself sends alerts: apprise's URLs (see apprise's documentation), which hold tokens.
     alert_urls: AlertUrls | None = None
     # What the service makes droplets with; for ibkr:fleet.

@@ -11,6 +11,7 @@ import pulumi
 import pulumi_gcp as gcp
 from pydantic import SecretStr
 
+from components import capacity
 from components.api_service import ApiService, ApiServiceArgs
 from components.secret import Secret, SecretArgs, SecretReference
 from stacks.database import labels
@@ -41,8 +42,8 @@ class ServiceParts:
     ready: Sequence[pulumi.Resource]
 
 
-def declare_service(settings: Settings, foundation: Foundation, parts: ServiceParts) -> pulumi.Output[str]:
-    """Declares the API service and returns its URL."""
+def declare_service(settings: Settings, foundation: Foundation, parts: ServiceParts) -> ApiService:
+    """Declares the API service."""
     api = settings.api
     fleet = None
     if settings.runs_fleet:
@@ -63,11 +64,10 @@ def declare_service(settings: Settings, foundation: Foundation, parts: ServicePa
             secrets={"DATABASE_URL": parts.database_url, **_own_secrets(settings, foundation, parts)},
             files=fleet.files if fleet else {},
             always_on=holds_connection or settings.runs_fleet,
-            single=holds_connection,
             cpu=api.cpu,
             memory=api.memory,
             concurrency=api.concurrency,
-            max_instances=api.max_instances,
+            instances=settings.service_instances,
             public=api.public,
             deletion_protection=api.deletion_protection,
             labels=labels(settings),
@@ -77,7 +77,7 @@ def declare_service(settings: Settings, foundation: Foundation, parts: ServicePa
     )
     if fleet:
         schedule_passes(settings, foundation, fleet, service)
-    return service.url
+    return service
 
 
 def _environment(settings: Settings, parts: ServiceParts) -> dict[str, pulumi.Input[str]]:
@@ -87,6 +87,8 @@ def _environment(settings: Settings, parts: ServiceParts) -> dict[str, pulumi.In
         "BROKER_TYPE": settings.broker_type,
         "MARKET_DATA_SOURCE": settings.market_data_source,
         "LOG_LEVEL": settings.api.log_level,
+        "STREAM_LIMIT": str(capacity.stream_limit(settings.api.concurrency)),
+        "STREAM_SECONDS": str(capacity.STREAM_SECONDS),
         "OIDC_ISSUER": str(settings.auth.issuer),
         "OIDC_AUDIENCE": settings.auth.audience,
         "OIDC_JWKS_URL": str(settings.auth.jwks_url),

@@ -83,6 +83,17 @@ class Settings(Config):
         return self.declares_environment and self.fleet.enabled
 
     @property
+    def service_instances(self) -> int:
+        """How many instances of the service there may be: one, where a broker's connection lives in it."""
+        return 1 if self.broker_type in ("ibkr", "ibeam") else self.api.max_instances
+
+    @property
+    def checks_uptime(self) -> bool:
+        """Whether Google looks at the service from outside."""
+        wanted = self.monitoring.uptime_check
+        return self.api.public if wanted is None else wanted
+
+    @property
     def fleet_image(self) -> str:
         """What run-time droplets are made of."""
         return self.fleet.image or self.ibeam.image

@@ -154,6 +154,12 @@ def _tickers(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _thresholds(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or list(values) != sorted(set(values)) or not all(0 < one <= 10 for one in values):
+        raise ValueError("use shares of the amount, each once, the smallest first: [0.5, 0.9, 1.0]")
+    return values
+
+
 def _one_line(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("is empty; set it with `pulumi config set --secret --path`")
@@ -190,6 +196,14 @@ Origin = Annotated[str, AfterValidator(check_origin)]
 StreamUrl = Annotated[str, matching(r"wss?://.+", "use an address that begins with wss://")]
 # "none": no such limit; None: the trading mode's default (broker.risk.limits).
 Limit = Annotated[str, BeforeValidator(_limit)]
+BillingAccount = Annotated[
+    str,
+    matching(
+        r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}",
+        "use the account's id as `gcloud billing accounts list` shows it: 012345-6789AB-CDEF01",
+    ),
+]
+Thresholds = Annotated[tuple[float, ...], AfterValidator(_thresholds)]
 Tickers = Annotated[tuple[str, ...], AfterValidator(_tickers)]
 # A number that may be written without quotes.
 Text = Annotated[str, BeforeValidator(_text)]

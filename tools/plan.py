@@ -168,6 +168,9 @@ def outputs_of(kind: str, name: str, inputs: dict[str, Any]) -> tuple[str, dict[
             identity = f"projects/ibkr/locations/us-west1/keyRings/{given}"
         case "CryptoKey":
             identity = f"{inputs['keyRing']}/cryptoKeys/{given}"
+        case "UptimeCheckConfig":
+            identity = f"projects/ibkr/uptimeCheckConfigs/{name}-1a2b3c"
+            state |= {"name": identity, "uptimeCheckId": f"{name}-1a2b3c"}
         case "Repository":
             state |= {"registryUri": f"us-west1-docker.pkg.dev/ibkr/{given}"}
         case "Droplet":

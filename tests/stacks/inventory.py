@@ -61,6 +61,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prod": ("prod", {}),
     "foundation-staging": ("foundation-staging", {}),
     "foundation-prod": ("foundation-prod", {}),
+    "foundation-budget": (
+        "foundation-prod",
+        {
+            "ibkr:budget": {"billingAccount": "012345-6789AB-CDEF01", "amount": 250},
+            "ibkr:alerts": {"emails": ["ann@trader.test"]},
+        },
+    ),
     "foundation-fleet": ("foundation-staging", {"ibkr:fleet.enabled": True}),
 }
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from components.alert_rules import GATEWAY, RUNBOOKS, SERVICE, MatchRule, MetricRule, SilenceRule, fleet
+from components.alert_rules import (
+    GATEWAY,
+    OUTSIDE,
+    RUNBOOKS,
+    SERVICE,
+    MatchRule,
+    MetricRule,
+    SilenceRule,
+    fleet,
+)
+from components.log_metrics import LOG_METRICS, metric_name
 from localcloud.providers.gcp.logfilter import compiled
 from localcloud.providers.gcp.monitoring import CHANNEL, METRIC, POLICY
 from stacks.problems import SettingsError
 from tests.providers.conftest import Declared, cloud, declared, machines
 from tests.stacks.inventory import FLEET
 from tests.stacks.plan import ROOT, Plan, plan_of, settings_of
+from tests.stacks.probe import published
 
 __all__ = ["cloud", "declared", "machines"]
 EMAILS = {"ibkr:alerts": {"emails": ["ann@trader.test", "bo@trader.test"]}}
@@ -31,9 +39,9 @@ def policies(plan: Plan) -> dict[str, dict[str, Any]]:
     return {found.name: found.inputs for found in plan.of(POLICY)}
 
 
-def test_nobody_to_mail_declares_nothing() -> None:
+def test_nobody_to_mail_alerts_nobody() -> None:
     plan = plan_of(settings_of("staging"))
-    assert [found for kind in (POLICY, CHANNEL, METRIC) for found in plan.of(kind)] == []
+    assert [found for kind in (POLICY, CHANNEL) for found in plan.of(kind)] == []
 
 
 def test_there_is_a_policy_a_rule_and_everybody_is_mailed(watched: Plan) -> None:
@@ -67,7 +75,8 @@ def test_filters_look_at_the_declared_service(watched: Plan) -> None:
 def test_silence_is_counted_in_a_metric_of_its_own(watched: Plan) -> None:
     metrics = {found.inputs["name"]: found.inputs for found in watched.of(METRIC)}
     silent = [rule for rule in (*GATEWAY, *fleet(5)) if isinstance(rule, SilenceRule)]
-    assert metrics.keys() == {f"ibkr-alerts-{rule.name}" for rule in silent}
+    shown = {metric_name("ibkr", metric) for metric in LOG_METRICS}
+    assert metrics.keys() - shown == {f"ibkr-alerts-{rule.name}" for rule in silent}
     for rule in silent:
         [condition] = policies(watched)[f"ibkr-alerts-{rule.name}"]["conditions"]
         query = condition["conditionPrometheusQueryLanguage"]["query"]
@@ -75,28 +84,18 @@ def test_silence_is_counted_in_a_metric_of_its_own(watched: Plan) -> None:
         assert f"[{rule.minutes}m]" in query
 
 
-def test_metrics_are_those_that_the_gateway_machine_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = ROOT / "cloud-init/files/gateway"
-    monkeypatch.syspath_prepend(str(folder))
-    loader = importlib.machinery.SourceFileLoader("gateway_health", str(folder / "health"))
-    spec = importlib.util.spec_from_loader("gateway_health", loader)
-    assert spec is not None
-    health = importlib.util.module_from_spec(spec)
-    loader.exec_module(health)
-    log = SimpleNamespace(phase="", since=0.0, session_taken_at=None)
-    points = health.points_of(0.0, log, SimpleNamespace(answered=True, handshake=True), [])
-    published = {re.sub(r"[./]", "_", health.METRIC + name) for name in points}
+def test_metrics_are_those_that_the_gateway_machine_publishes() -> None:
     for rule in GATEWAY:
         if isinstance(rule, MetricRule):
             asked = re.findall(r"(\w+_com):(\w+)", rule.query)
-            assert {f"{domain}_{name}" for domain, name in asked} <= published
+            assert {f"{domain}_{name}" for domain, name in asked} <= published()
             assert asked, rule.name
 
 
 def test_runbooks_go_on_where_a_rule_says_so() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
     assert set(RUNBOOKS.values()) <= set(headings)
-    assert RUNBOOKS.keys() <= {rule.name for rule in (*SERVICE, *GATEWAY, *fleet(5))}
+    assert RUNBOOKS.keys() <= {rule.name for rule in (*SERVICE, *GATEWAY, *OUTSIDE, *fleet(5))}
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 30])

@@ -7,6 +7,7 @@ from typing import Any
 from localcloud.cloud import Cloud, CloudError
 from localcloud.providers.gcp import (
     addressing,
+    billing,
     compute,
     disks,
     grants,
@@ -19,6 +20,7 @@ from localcloud.providers.gcp import (
     scheduler,
     secret,
     sql,
+    watching,
 )
 from localcloud.providers.gcp.base import CONFIG, foreign_project
 from localcloud.providers.gcp.catalog import REGIONS, ZONE_LETTERS, find_image
@@ -38,6 +40,8 @@ HANDLERS = (
     *secret.HANDLERS,
     *keeping.HANDLERS,
     *monitoring.HANDLERS,
+    *watching.HANDLERS,
+    *billing.HANDLERS,
     *sql.HANDLERS,
     *run.HANDLERS,
     *scheduler.HANDLERS,

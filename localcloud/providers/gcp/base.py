@@ -19,6 +19,7 @@ from localcloud.state import Resource
 # switches on by hand before the first `up`).
 APIS = {
     "artifactregistry": "artifactregistry",
+    "billing": "billingbudgets",
     "cloudrunv2": "run",
     "cloudscheduler": "cloudscheduler",
     "compute": "compute",
