@@ -18,7 +18,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from stacks import catalog
 from stacks.problems import Problem, SettingsError, did_you_mean, shown
 from stacks.relations import CHECKS
-from stacks.sections import API_PORTS, Config, IBeamUser, Section
+from stacks.section import Section
+from stacks.sections import API_PORTS, Config, IBeamUser
 from stacks.values import Region
 
 PROJECT = "ibkr"

@@ -68,8 +68,8 @@ class ServiceMetrics:
         self.open_streams.set_function(lambda: streams.open)
         self.connected = Gauge(
             "broker_connected",
-            "Whether the service's own broker was connected at the last look, each five minutes; nothing while "
-            "another instance holds the connection",
+            "Whether the service's own broker was connected at the last look, each five minutes; nothing "
+            "while another instance holds the connection",
             ("broker",),
             registry=self.registry,
         )

@@ -14,7 +14,8 @@ from broker.risk.limits import LIVE, PAPER, Limits
 from broker.service.field_comments import field_comments
 from broker.service.fleet_settings import FleetEnvironment
 from broker.service.settings import ServiceSettings
-from stacks.sections import Config, Section
+from stacks.section import Section
+from stacks.sections import Config
 from stacks.sections import Limits as LimitsSection
 
 #: the variables of the broker's settings, by their field
