@@ -11,6 +11,11 @@ template names that format by a tag and the value is serialised, not pasted:
     !env {MODE: "${mode}"}          KEY="value" lines, as systemd's EnvironmentFile and a shell read them
     !envlist {MODE: "${mode}"}      KEY=value lines, as docker's --env-file reads them
 
+In a list, one item may stand for several, or for none: as many as a list of values has entries, each filled
+in with its own beside the others.
+
+    - !each {of: gateways, item: ["systemctl", "enable", "gateway@${mode}.service"]}
+
 The result is ASCII (DigitalOcean refuses anything else; YAML escapes the rest) and starts with
 `#cloud-config`.
 """
@@ -21,7 +26,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +46,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Lines of printable ASCII, none of which ends in a space: what YAML can write as a literal block.
 _SCRIPT = re.compile(r"(?:[ -~]*[!-~])?(?:\n(?:[ -~]*[!-~])?)+")
 _ENV_UNSAFE = re.compile(r"[\"'\\$`!]")
+
+
+Values = Mapping[str, str | Sequence[Mapping[str, str]]]
+"""What fills a template in: texts by name, and by name the lists that `!each` goes through."""
 
 
 class TemplateError(ValueError):
@@ -68,7 +77,7 @@ def template_directory() -> Path:
     return Path(given) if given else Path(__file__).resolve().parents[2] / "cloud-init"
 
 
-def render(template_name: str, values: Mapping[str, str], limit: int = GCE_METADATA_LIMIT) -> str:
+def render(template_name: str, values: Values, limit: int = GCE_METADATA_LIMIT) -> str:
     """Returns the user data of a template (`ib-gateway.yaml`) with its placeholders filled in.
 
     `limit` is the largest size in bytes that the cloud takes. Every placeholder must be given and every
@@ -80,7 +89,7 @@ def render(template_name: str, values: Mapping[str, str], limit: int = GCE_METAD
     pieces = _load(directory, template_name, _stamp(directory))
     filling = _Filling(template_name, values)
     text = "#cloud-config\n" + "".join(
-        piece if isinstance(piece, str) else _dump(filling.fill(piece)) for piece in pieces
+        piece if isinstance(piece, str) else _dump_filled(filling.fill(piece)) for piece in pieces
     )
     filling.check_all_used()
     size = len(text.encode("ascii"))
@@ -125,6 +134,8 @@ def _inlined(node: Any, template_name: str, files: Path) -> Any:
         return {key: _inlined(value, template_name, files) for key, value in node.items()}
     if isinstance(node, list):
         return [_inlined(value, template_name, files) for value in node]
+    if isinstance(node, _Tagged) and node.tag == "!each":
+        return _Tagged(node.tag, _inlined(node.content, template_name, files))
     if not isinstance(node, _Tagged) or node.tag != "!file":
         return node
     path = files / str(node.content)
@@ -149,10 +160,15 @@ def _dump(node: Any) -> str:
     return str(yaml.dump(node, Dumper=_UserDataDumper, sort_keys=False, allow_unicode=False, width=1_000_000))
 
 
+def _dump_filled(node: Any) -> str:
+    """A piece as text: nothing for a list whose only item stood for none."""
+    return _dump(node) if node != [] else ""
+
+
 class _Filling:
     """One rendering: the values, and which of them the template has used so far."""
 
-    def __init__(self, template_name: str, values: Mapping[str, str]) -> None:
+    def __init__(self, template_name: str, values: Values) -> None:
         self._name = template_name
         self._values = values
         self._used: set[str] = set()
@@ -162,7 +178,7 @@ class _Filling:
         if isinstance(node, dict):
             return {key: self.fill(value, serialised) for key, value in node.items()}
         if isinstance(node, list):
-            return [self.fill(value, serialised) for value in node]
+            return [item for value in node for item in self._items(value, serialised)]
         if isinstance(node, _Tagged):
             return self._serialise(node)
         if isinstance(node, str) and not isinstance(node, _Verbatim):
@@ -170,11 +186,34 @@ class _Filling:
         return node
 
     def check_all_used(self) -> None:
-        unused = sorted(set(self._values) - self._used)
+        within = {
+            f"{name}.{key}"
+            for name, value in self._values.items()
+            if not isinstance(value, str)
+            for entry in value
+            for key in entry
+        }
+        unused = sorted((set(self._values) | within) - self._used)
         if unused:
             raise TemplateError(
                 f"{self._name} has no placeholder for {', '.join(unused)}: drop the value or correct its name"
             )
+
+    def _items(self, node: Any, serialised: bool) -> list[Any]:
+        """What an item of a list stands for: itself, or one item for each entry of a list of values."""
+        if not isinstance(node, _Tagged) or node.tag != "!each":
+            return [self.fill(node, serialised)]
+        name = str(node.content["of"])
+        entries = self._values.get(name)
+        if entries is None or isinstance(entries, str):
+            raise TemplateError(f"{self._name} needs a list of values for {name}")
+        self._used.add(name)
+        items = []
+        for entry in entries:
+            one = _Filling(self._name, {**self._values, **entry})
+            items.append(one.fill(node.content["item"], serialised))
+            self._used |= {f"{name}.{used}" if used in entry else used for used in one._used}
+        return items
 
     def _value(self, name: str, serialised: bool) -> str:
         if name not in self._values:
@@ -285,7 +324,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-for _tag in ("!file", *_SERIALISERS):
+for _tag in ("!file", "!each", *_SERIALISERS):
     _TemplateLoader.add_constructor(_tag, _construct_tagged)
 for _text in (str, _Verbatim):
     _UserDataDumper.add_representer(_text, _represent_text)

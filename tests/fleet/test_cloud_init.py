@@ -44,6 +44,26 @@ def test_the_result_is_a_cloud_config(templates: Path) -> None:
     assert render("t.yaml", {}).startswith("#cloud-config\n")
 
 
+def test_one_item_stands_for_as_many_as_a_list_of_values_has(templates: Path) -> None:
+    write(
+        templates, "runcmd:\n- [a]\n- !each {of: units, item: [enable, '${unit}@${mode}']}\n- ['${mode}']\n"
+    )
+    units = [{"unit": "x"}, {"unit": "y"}]
+    commands = [["a"], ["enable", "x@paper"], ["enable", "y@paper"], ["paper"]]
+    assert yaml.safe_load(render("t.yaml", {"units": units, "mode": "paper"})) == {"runcmd": commands}
+    assert yaml.safe_load(render("t.yaml", {"units": [], "mode": "m"})) == {"runcmd": [["a"], ["m"]]}
+
+
+def test_a_value_of_an_entry_that_nothing_reads_is_refused(templates: Path) -> None:
+    write(templates, "runcmd:\n- !each {of: units, item: ['${unit}']}\n")
+    with pytest.raises(TemplateError, match=r"units\.typo"):
+        render("t.yaml", {"units": [{"unit": "x", "typo": "y"}]})
+    with pytest.raises(TemplateError, match="needs a list of values for units"):
+        render("t.yaml", {"units": "x"})
+    with pytest.raises(TemplateError, match="needs a value for unit"):
+        render("t.yaml", {"units": [{}]})
+
+
 def test_a_value_cannot_add_a_key(templates: Path) -> None:
     write(templates, "timezone: ${zone}\n")
     evil = 'UTC", runcmd: [reboot], x: "'
