@@ -2,7 +2,7 @@
 STACK ?= local
 NAME ?=
 PORT ?= 4002
-LISTEN ?= 127.0.0.1:4002
+LISTEN ?=
 PYTEST_ARGS ?=
 IMAGE ?=
 BASE ?=
@@ -32,9 +32,9 @@ help:
 	@echo "make preview   show what up would do"
 	@echo "make drift     fail if anything isn't as the last up left it"
 	@echo "make status    what runs, and how it is"
-	@echo "make verify    try the gateway: live orders leave only through one that has passed"
+	@echo "make verify    try the gateway: live orders leave only through one that has passed (NAME=live: the second)"
 	@echo "make logs      what machines and service say (NAME=machine)"
-	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:4002)"
+	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:PORT)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
 	@echo "make dashboard a link that opens the dashboard, logged in"
 	@echo "make login     a paper login at the local exchange, as connect wants it (make -s login)"

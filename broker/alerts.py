@@ -311,8 +311,11 @@ def _plain(name: str, value: object) -> str:
 class AlertWatch:
     """Watches one broker for what people must know: its order events, and its health every so often."""
 
-    def __init__(self, broker: BaseBroker, alerts: Alerts, every: float = 30.0) -> None:
-        """`every`: seconds between looks at the health."""
+    def __init__(
+        self, broker: BaseBroker, alerts: Alerts, every: float = 30.0, connection: str = "default"
+    ) -> None:
+        """`every`: seconds between looks at the health. `connection`: its id in the service, for the log."""
+        self._connection = connection
         self._broker = broker
         self._alerts = alerts
         self._every = every
@@ -345,5 +348,10 @@ class AlertWatch:
                 continue
             if health.state != told or time.monotonic() - said >= HEALTH_SAID_EVERY:
                 said, told = time.monotonic(), health.state
-                more = {"broker": self._broker.name, "connected": health.ok, "state": health.state}
+                more = {
+                    "connection": self._connection,
+                    "broker": self._broker.name,
+                    "connected": health.ok,
+                    "state": health.state,
+                }
                 log.info("broker health", extra=more)

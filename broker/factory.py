@@ -33,6 +33,8 @@ class BrokerSettings:
     gateway_host: str = "127.0.0.1"
     #: 4001 is live, 4002 paper; with a trading mode, that one's
     gateway_port: int = LIVE_PORT
+    #: port of the gateway of the other trading mode beside it on that host; 0: there is none
+    second_gateway_port: int = 0
     #: this program's client id there; no other program may have it
     client_id: int = 1
     #: which account to trade; needed only where the login manages several
@@ -104,6 +106,14 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
             f"IBKR_GATEWAY_PORT {port} contradicts IBKR_TRADING_MODE {mode}: "
             f"{LIVE_PORT} is live, {PAPER_PORT} paper"
         )
+    second = number("IBKR_SECOND_GATEWAY_PORT", 0, 0, 65535)
+    if second and (broker_type != "ibkr" or not mode):
+        problems.append("IBKR_SECOND_GATEWAY_PORT needs BROKER_TYPE ibkr and an IBKR_TRADING_MODE")
+    elif second and second in (port, PAPER_PORT if mode == "paper" else LIVE_PORT):
+        problems.append(
+            f"IBKR_SECOND_GATEWAY_PORT {second} is the {mode} gateway's, which the default connection has: "
+            "it is for the other one"
+        )
     paper = (environment.get("ALPACA_PAPER") or "true").strip().lower()
     if paper not in ("true", "false"):
         problems.append(f"ALPACA_PAPER must be true or false, not {paper[:40]!a}")
@@ -116,6 +126,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         broker_type=broker_type,
         gateway_host=environment.get("IBKR_GATEWAY_HOST") or "127.0.0.1",
         gateway_port=port,
+        second_gateway_port=second,
         client_id=client_id,
         account=_account(environment, broker_type),
         trading_mode=mode,
@@ -146,6 +157,24 @@ def settings_from_environment(environment: Mapping[str, str]) -> BrokerSettings:
         raise ConfigurationError("; ".join(problems))
     limits = by_mode[declared(settings).settings_mode]
     return replace(settings, limits=limits, user_limits=by_mode, verification_days=days)
+
+
+def second_gateway(settings: BrokerSettings) -> BrokerSettings | None:
+    """The settings of the gateway of the other trading mode, or None where there is none.
+
+    It keeps to that mode's limits. The account to trade, if one is set, is the default connection's.
+    """
+    if not settings.second_gateway_port:
+        return None
+    mode: Mode = "live" if settings.trading_mode == "paper" else "paper"
+    return replace(
+        settings,
+        gateway_port=settings.second_gateway_port,
+        second_gateway_port=0,
+        account="",
+        trading_mode=mode,
+        limits=settings.user_limits[mode],
+    )
 
 
 def build_broker(settings: BrokerSettings, journal: Journal, alerts: Alerts | None = None) -> BaseBroker:

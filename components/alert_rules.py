@@ -112,7 +112,8 @@ GATEWAY: tuple[Rule, ...] = (
         "IB Gateway answers no API handshake, or its machine is silent",
         "CRITICAL",
         "The machine's serial console and the journal of ibkr-gateway-health say why.",
-        f"(max(max_over_time({_GATEWAY}handshake[10m])) or vector(0)) < 1",
+        # Of paper and live side by side, the one that is worse off.
+        f"(min(max by (mode) (max_over_time({_GATEWAY}handshake[10m]))) or vector(0)) < 1",
         10,
         quiet_by_plan=True,
     ),
@@ -138,7 +139,8 @@ GATEWAY: tuple[Rule, ...] = (
         "CRITICAL",
         "`GET /api/v1/connections/default/health` says since when and why. A login that waits for the second "
         "factor looks the same.",
-        'jsonPayload.event="broker health" AND jsonPayload.broker="ibkr" AND jsonPayload.connected=true',
+        'jsonPayload.event="broker health" AND jsonPayload.connection="default" AND '
+        'jsonPayload.broker="ibkr" AND jsonPayload.connected=true',
         20,
         quiet_by_plan=True,
     ),

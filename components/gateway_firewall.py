@@ -8,6 +8,7 @@ is denied by the VPC itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -22,11 +23,11 @@ IAP_RANGE = "35.235.240.0/20"
 
 @dataclass(frozen=True, slots=True)
 class GatewayFirewallArgs:
-    """`tag` is the gateway VM's network tag, `api_port` what it serves."""
+    """`tag` is the gateway VM's network tag, `api_ports` what it serves."""
 
     network_id: pulumi.Input[str]
     tag: str
-    api_port: int
+    api_ports: Sequence[int]
     connector_range: IPv4Network
     allow_connector: bool = True
     deny_connector: bool = True
@@ -40,6 +41,7 @@ class GatewayFirewall(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ibkr:network:GatewayFirewall", name, None, opts)
         child = child_options(self, opts)
+        ports = [str(port) for port in args.api_ports]
 
         if args.allow_connector:
             gcp.compute.Firewall(
@@ -51,7 +53,7 @@ class GatewayFirewall(pulumi.ComponentResource):
                 priority=900,
                 source_ranges=[str(args.connector_range)],
                 target_tags=[args.tag],
-                allows=[gcp.compute.FirewallAllowArgs(protocol="tcp", ports=[str(args.api_port)])],
+                allows=[gcp.compute.FirewallAllowArgs(protocol="tcp", ports=ports)],
                 opts=child,
             )
         if args.deny_connector:
@@ -76,7 +78,7 @@ class GatewayFirewall(pulumi.ComponentResource):
             priority=900,
             source_ranges=[IAP_RANGE],
             target_tags=[args.tag],
-            allows=[gcp.compute.FirewallAllowArgs(protocol="tcp", ports=["22", str(args.api_port)])],
+            allows=[gcp.compute.FirewallAllowArgs(protocol="tcp", ports=["22", *ports])],
             opts=child,
         )
         self.register_outputs({})

@@ -1,7 +1,7 @@
-"""The IB Gateway VM: one machine without a public address, with a login that it reads itself.
+"""The IB Gateway VM: one machine without a public address, for one gateway or two, that reads logins itself.
 
-Its metadata holds the *name* of the secret version with the IBKR credentials, never the credentials:
-metadata is readable to whoever may look at the instance. The VM's own service account reads the value at
+Its metadata holds the *names* of the secret versions with the IBKR credentials, never the credentials:
+metadata is readable to whoever may look at the instance. The VM's own service account reads the values at
 each start. The reserved internal address stays when the VM is replaced, and so do the gateway's settings,
 on a disk of their own; `IBKR_GATEWAY_HOST` and IBKR's session survive.
 
@@ -17,21 +17,29 @@ from ipaddress import IPv4Address
 import pulumi
 import pulumi_gcp as gcp
 
-from broker.fleet.cloud_init import render
+from broker.fleet.cloud_init import Values, render
 from components.options import child_options
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayArgs:
+    """One gateway on the machine. `values` are its own in cloud-init/ib-gateway.yaml, but for its login."""
+
+    credentials_version: pulumi.Input[str]
+    values: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayVmArgs:
     """`user_data_values` are those of cloud-init/ib-gateway.yaml, without what the component knows itself.
 
-    `ready` must exist before the first boot: the secret's version and the VM's grant on it, and the way
+    `ready` must exist before the first boot: the secrets' versions and the VM's grants on them, and the way
     out to the internet.
     """
 
     service_account: gcp.serviceaccount.Account
-    credentials_version: pulumi.Input[str]
-    user_data_values: Mapping[str, str]
+    gateways: Sequence[GatewayArgs]
+    user_data_values: Values
     project: str
     region: str
     zone: str
@@ -106,8 +114,17 @@ def instance_inputs(
 ) -> gcp.compute.InstanceArgs:
     """What the machine is made of."""
     values = {**args.user_data_values, "settings_device": settings_device(name)}
-    user_data = pulumi.Output.from_input(args.credentials_version).apply(
-        lambda version: render("ib-gateway.yaml", {**values, "credentials_version": version})
+    user_data = pulumi.Output.all(*(gateway.credentials_version for gateway in args.gateways)).apply(
+        lambda versions: render(
+            "ib-gateway.yaml",
+            {
+                **values,
+                "gateways": [
+                    {**gateway.values, "credentials_version": version}
+                    for gateway, version in zip(args.gateways, versions, strict=True)
+                ],
+            },
+        )
     )
     return gcp.compute.InstanceArgs(
         name=name,

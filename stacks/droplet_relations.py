@@ -24,9 +24,10 @@ def _users(settings: Settings) -> Iterator[Problem]:
     logins: dict[str, str] = {}
     if not settings.declares_environment:
         return
-    if settings.gateway.enabled and settings.gateway_credentials:
-        login = settings.gateway_credentials.username.get_secret_value()
-        logins[login.lower()] = "ibkr:gatewayCredentials.username"
+    if settings.gateway.enabled:
+        for key, credentials in settings.gateway_logins.values():
+            if credentials:
+                logins.setdefault(credentials.username.get_secret_value().lower(), f"{key}.username")
     for number, user in enumerate(settings.ibeam.users):
         key = f"ibkr:ibeam.users[{number}]"
         droplet = user.droplet_name

@@ -107,6 +107,7 @@ async def declare(settings: Settings, foundation: Foundation) -> dict[str, Any]:
         "accounts_url": service.url.apply(lambda base: base + ACCOUNTS) if settings.runs_fleet else None,
         "gateway_host": gateway_host,
         "gateway_port": settings.api_port if settings.gateway.enabled else None,
+        "second_gateway_port": settings.second_api_port if settings.gateway.enabled else None,
         "nat_ip": egress.ip,
         "droplets": droplets.addresses if droplets else {},
         "database": instance,

@@ -13,20 +13,18 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stacks import catalog, droplet_relations, service_relations
+from stacks import droplet_relations, gateway_relations, service_relations
 from stacks.problems import Problem, shown
-from stacks.sections import API_PORTS
 
 if TYPE_CHECKING:
     from stacks.settings import Settings
 
 _PRIVATE = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 _LOOPBACK = IPv4Network("127.0.0.0/8")
-_PARTS = {"ibkr:gatewayCredentials": ("username", "password")}
+_LOGINS = ("ibkr:gatewayCredentials", "ibkr:paperCredentials", "ibkr:liveCredentials")
+_PARTS = dict.fromkeys(_LOGINS, ("username", "password"))
 # Alpaca's own trading endpoints, and what each means.
 _ALPACA_MODES = {"api.alpaca.markets": "live", "paper-api.alpaca.markets": "paper"}
-SMALLEST_SAFE_MEMORY = 1740  # MiB; see Gateway.machine_type
-SMALLEST_POSSIBLE_MEMORY = 1024
 
 
 def overlaps(ranges: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:
@@ -96,102 +94,16 @@ def _firewall(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _gateway(settings: Settings) -> Iterator[Problem]:
-    gateway = settings.gateway
-    if not settings.declares_environment:
-        return
-    if settings.broker_type == "ibkr" and not gateway.enabled:
-        yield Problem(
-            "ibkr:gateway.enabled",
-            "false",
-            "ibkr:brokerType is ibkr, which trades through the gateway; switch it on, or set another "
-            "broker type first",
-            because=("ibkr:brokerType",),
-        )
-    if not gateway.enabled:
-        return
-    if gateway.zone not in catalog.zones_of(settings.region):
-        zones = ", ".join(catalog.zones_of(settings.region))
-        yield Problem(
-            "ibkr:gateway.zone",
-            gateway.zone,
-            f"isn't in gcp:region {settings.region}, which has {zones}",
-            because=("gcp:region",),
-        )
-    yield from _gateway_port(settings)
-    memory = catalog.machine_memory(gateway.machine_type) or 0
-    if memory < SMALLEST_POSSIBLE_MEMORY:
-        yield Problem(
-            "ibkr:gateway.machineType",
-            gateway.machine_type,
-            f"has {memory} MiB; IB Gateway alone takes up to 813. Use e2-small",
-        )
-    elif memory < SMALLEST_SAFE_MEMORY and not gateway.accept_small_machine:
-        yield Problem(
-            "ibkr:gateway.machineType",
-            gateway.machine_type,
-            f"has {memory} MiB, and IB Gateway takes up to 813 beside the system: it works until it "
-            "doesn't. Use e2-small, or set ibkr:gateway.acceptSmallMachine to true if you know that",
-        )
-    if gateway.address is not None:
-        yield from _gateway_address(settings)
-    for field, value in (
-        ("gatewaySha256", gateway.software.gateway_sha256),
-        ("ibcSha256", gateway.software.ibc_sha256),
-    ):
-        if value is None:
-            source = gateway.software.gateway_source if "gateway" in field else gateway.software.ibc_source
-            yield Problem(
-                f"ibkr:gateway.software.{field}",
-                "",
-                f"is missing: download {source}, look at it, and pin what `sha256sum` says",
-            )
-
-
-def _gateway_port(settings: Settings) -> Iterator[Problem]:
-    port = settings.gateway.port
-    if port is None:
-        return
-    right = API_PORTS[settings.trading_mode]
-    if port not in API_PORTS.values():
-        yield Problem(
-            "ibkr:gateway.port",
-            str(port),
-            f"isn't an IB Gateway port: 4001 is live, 4002 is paper. Leave it out, or use {right}",
-        )
-    elif port != right:
-        yield Problem(
-            "ibkr:gateway.port",
-            str(port),
-            f"contradicts ibkr:tradingMode {settings.trading_mode}, whose port is {right}; correct whichever "
-            "is wrong, since one of them means real money",
-            because=("ibkr:tradingMode",),
-        )
-
-
-def _gateway_address(settings: Settings) -> Iterator[Problem]:
-    address, subnet = settings.gateway.address, settings.network.subnet_range
-    if address is None:
-        return
-    reserved = {subnet[0], subnet[1], subnet[-2], subnet[-1]} if subnet.num_addresses >= 4 else set(subnet)
-    if address not in subnet:
-        remedy = f"isn't in ibkr:network.subnetRange {subnet}"
-        yield Problem("ibkr:gateway.address", str(address), remedy, because=("ibkr:network.subnetRange",))
-    elif address in reserved:
-        yield Problem(
-            "ibkr:gateway.address",
-            str(address),
-            f"is one of the four that Google keeps in each subnet; use for example {subnet[2]}",
-        )
-
-
 def _secrets(settings: Settings) -> Iterator[Problem]:
     wanted: list[tuple[str, bool, object, str]] = [
-        (
-            "ibkr:gatewayCredentials",
-            settings.gateway.enabled and settings.declares_environment,
-            settings.gateway_credentials,
-            "the gateway can't log in without",
+        *(
+            (
+                key,
+                settings.gateway.enabled and settings.declares_environment,
+                credentials,
+                f"the {mode} gateway can't log in without",
+            )
+            for mode, (key, credentials) in settings.gateway_logins.items()
         ),
         (
             "ibkr:databasePassword",
@@ -291,7 +203,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _stack_name,
     _ranges,
     _firewall,
-    _gateway,
+    *gateway_relations.CHECKS,
     _secrets,
     _alpaca,
     _environment,

@@ -24,6 +24,8 @@ from stacks.values import (
     DropletEnvironment,
     DropletRegion,
     DropletSize,
+    Fingerprints,
+    GatewayMode,
     Limit,
     MachineType,
     MarketDataSource,
@@ -142,11 +144,28 @@ class Software(Section):
     ibc_source: Source = "https://github.com/IbcAlpha/IBC/releases/download/3.24.2/IBCLinux-3.24.2.zip"
 
 
+class OpsAgent(Section):
+    """Google's Ops Agent on the VM: logs and the machine's metrics in Google's consoles."""
+
+    # Whether it is installed. The gateway runs without it, too.
+    enabled: bool = True
+    # Fingerprints of the keys that may sign Google's apt repository, of which one is enough. These signed it
+    # for Ubuntu 22.04 and 24.04; https://packages.cloud.google.com/apt/doc/apt-key.gpg has the keys.
+    keys: Fingerprints = (
+        "A362B822F6DEDC652817EA46B53DC80D13EDEF05",
+        "35BAA0B33E9EB396F59CA838C0BA5CE6DC6315A3",
+    )
+
+
 class Gateway(Section):
     """The IB Gateway VM."""
 
     # Whether there is a VM at all; `false` is a part of the rollback to Alpaca.
     enabled: bool = True
+    # Which gateways run: the one of ibkr:tradingMode, or paper and live side by side on the one VM, each with
+    # a login of its own (ibkr:paperCredentials, ibkr:liveCredentials). The trading mode then says which of
+    # them the service's default connection is.
+    mode: GatewayMode | None = None
     # The VM's name.
     name: CloudName = "ibkr-gateway"
     # The VM's zone, in gcp:region.
@@ -164,7 +183,7 @@ class Gateway(Section):
     # In GB; it keeps the gateway's settings and session when the VM is replaced.
     settings_disk_gb: Annotated[int, Field(ge=10, le=100)] = 10
     address: IPv4Address | None = None  # default: any free one of the subnet
-    port: int | None = None  # default: the port of the trading mode
+    port: int | None = None  # of the default connection; default: the port of the trading mode
     # Whether the VM may read its IBKR credentials; without them it can't log in from its next start.
     may_read_credentials: bool = True
     # `destroy` refuses to delete the settings disk (and with it the session) until this is off.
@@ -172,6 +191,7 @@ class Gateway(Section):
     # Whether `destroy` is refused until this is off.
     deletion_protection: bool = False
     software: Software = Software()
+    ops_agent: OpsAgent = OpsAgent()
     read_only_api: bool = False  # the gateway refuses every order
     second_factor_device: str = ""  # as IBKR's list has it, where there is more than one
     # Daily restart without a new login, and Sundays' with one, in the time zone below.
@@ -395,6 +415,10 @@ class Config(Section):
     ] = ()
     # The IBKR login of the gateway VM: username, password.
     gateway_credentials: Credentials | None = None
+    # The paper gateway's, in its place, where ibkr:gateway.mode is both.
+    paper_credentials: Credentials | None = None
+    # The live gateway's, in its place, where ibkr:gateway.mode is both.
+    live_credentials: Credentials | None = None
     alpaca: Alpaca = Alpaca()
     limits: Limits = Limits()
     alerts: Alerts = Alerts()

@@ -107,6 +107,8 @@ def _environment(settings: Settings, parts: ServiceParts) -> dict[str, pulumi.In
             "IBKR_GATEWAY_PORT": str(settings.api_port),
             "IBKR_CLIENT_ID": str(settings.api.client_id),
         }
+        if settings.second_api_port and settings.broker_type == "ibkr":
+            environment["IBKR_SECOND_GATEWAY_PORT"] = str(settings.second_api_port)
     if parts.droplets and parts.droplets.default:
         environment["IBEAM_URL"] = parts.droplets.default.url
     return environment

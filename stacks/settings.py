@@ -18,9 +18,14 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from stacks import catalog
 from stacks.problems import Problem, SettingsError, did_you_mean, shown
 from stacks.relations import CHECKS
+<<<<<<< HEAD
 from stacks.section import Section
 from stacks.sections import API_PORTS, Config, IBeamUser
 from stacks.values import Region
+=======
+from stacks.sections import API_PORTS, Config, Credentials, IBeamUser, Section
+from stacks.values import Region, TradingMode, other_mode
+>>>>>>> a2f188d (all)
 
 PROJECT = "ibkr"
 LOCAL_PROJECT = "local"
@@ -108,6 +113,26 @@ class Settings(Config):
     def api_port(self) -> int:
         """The port that the gateway serves: 4001 live, 4002 paper."""
         return self.gateway.port or API_PORTS[self.trading_mode]
+
+    @property
+    def runs_both_gateways(self) -> bool:
+        """Whether paper and live run side by side."""
+        return self.gateway.mode == "both"
+
+    @property
+    def second_api_port(self) -> int | None:
+        """The port of the gateway that isn't the trading mode's, where there are two."""
+        return API_PORTS[other_mode(self.trading_mode)] if self.runs_both_gateways else None
+
+    @property
+    def gateway_logins(self) -> dict[TradingMode, tuple[str, Credentials | None]]:
+        """Of each gateway that runs, its login and the key that it is set under."""
+        if self.runs_both_gateways:
+            return {
+                "paper": ("ibkr:paperCredentials", self.paper_credentials),
+                "live": ("ibkr:liveCredentials", self.live_credentials),
+            }
+        return {self.trading_mode: ("ibkr:gatewayCredentials", self.gateway_credentials)}
 
     @property
     def connector_name(self) -> str:

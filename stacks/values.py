@@ -160,6 +160,12 @@ def _thresholds(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _fingerprints(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values or not all(re.fullmatch(r"[0-9A-F]{40}", one) for one in values):
+        raise ValueError("name at least one key by its fingerprint: 40 digits of 0-9 and A-F")
+    return values
+
+
 def _one_line(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("is empty; set it with `pulumi config set --secret --path`")
@@ -181,6 +187,11 @@ def matching(pattern: str, remedy: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def other_mode(mode: TradingMode) -> TradingMode:
+    """Live for paper, paper for live."""
+    return "live" if mode == "paper" else "paper"
 
 
 Cidr = Annotated[IPv4Network, BeforeValidator(_cidr)]
@@ -205,6 +216,7 @@ BillingAccount = Annotated[
 ]
 Thresholds = Annotated[tuple[float, ...], AfterValidator(_thresholds)]
 Tickers = Annotated[tuple[str, ...], AfterValidator(_tickers)]
+Fingerprints = Annotated[tuple[str, ...], AfterValidator(_fingerprints)]
 # A number that may be written without quotes.
 Text = Annotated[str, BeforeValidator(_text)]
 ConnectorName = Annotated[str, AfterValidator(_connector_name)]
@@ -219,6 +231,7 @@ AlertUrls = Annotated[Secret, AfterValidator(_alert_urls)]
 WholeLimit = Annotated[Limit, AfterValidator(_whole_limit)]
 Seconds = Annotated[Limit, AfterValidator(_seconds)]
 TradingMode = Literal["paper", "live"]
+GatewayMode = Literal["paper", "live", "both"]
 BrokerType = Literal["alpaca", "ibkr", "ibeam", "simulated"]
 MarketDataSource = Literal["yfinance", "ibkr", "alpaca"]
 DropletEnvironment = Literal["live", "paper", "demo"]

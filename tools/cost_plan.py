@@ -24,6 +24,8 @@ from tools.plan import OWN_VALUES, as_text, place, plan_of
 FILLED = "filled-in"
 NEEDED = {
     "ibkr:gatewayCredentials": {"username": FILLED, "password": FILLED},
+    "ibkr:paperCredentials": {"username": f"{FILLED}-paper", "password": FILLED},
+    "ibkr:liveCredentials": {"username": f"{FILLED}-live", "password": FILLED},
     "ibkr:databasePassword": FILLED,
 }
 # Where a filled-in secret must look like what it stands for.

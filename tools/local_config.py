@@ -23,6 +23,8 @@ NAMESPACE = "ibkr"
 SALT = "encryptionsalt"
 # What secrets the stack gets, beside the IBeam users' logins.
 GATEWAY = "ibkr:gatewayCredentials"
+# In its place where both gateways run, by mode.
+BOTH = {"paper": "ibkr:paperCredentials", "live": "ibkr:liveCredentials"}
 ALPACA = "ibkr:alpaca"
 # Within it, and the variables in which the local cloud tells them.
 ALPACA_KEYS = {"apiKey": "ALPACA_API_KEY", "secretKey": "ALPACA_SECRET_KEY"}
@@ -113,7 +115,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 def with_logins(known: Tree, config: Mapping[str, Any]) -> Tree:
     """What is known of secrets and users' logins, and what a configuration adds to it."""
     logins = {identity(user): user for user in [*users(known), *users(config)] if "password" in user}
-    keys = (GATEWAY, ALPACA, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS)
+    keys = (GATEWAY, *BOTH.values(), ALPACA, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS)
     now = {key: config[key] for key in keys if key in config}
     return {**known, **now, IBEAM: {"users": list(logins.values())}}
 
@@ -123,7 +125,7 @@ def carry_secrets(kept: Tree, wanted: Tree) -> None:
 
     Users of the IBeam list are the same if their names and environments are, wherever they stand.
     """
-    for key in (GATEWAY, DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS):
+    for key in (GATEWAY, *BOTH.values(), DATABASE_PASSWORD, *DIGITALOCEAN_TOKENS):
         if key in kept:
             wanted.setdefault(key, kept[key])
     if uses_alpaca(wanted):
@@ -140,6 +142,13 @@ def carry_secrets(kept: Tree, wanted: Tree) -> None:
 def uses_alpaca(config: Mapping[str, Any]) -> bool:
     """Whether the service needs Alpaca's keys."""
     return "alpaca" in (config.get("ibkr:brokerType"), config.get("ibkr:marketDataSource"))
+
+
+def gateways(config: Mapping[str, Any]) -> dict[str, str]:
+    """The trading mode of each gateway that runs, and the key of its login."""
+    if (config.get("ibkr:gateway") or {}).get("mode") == "both":
+        return BOTH
+    return {str(config.get("ibkr:tradingMode", "paper")): GATEWAY}
 
 
 def users(config: Mapping[str, Any]) -> list[Tree]:

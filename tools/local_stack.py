@@ -189,9 +189,8 @@ class LocalStack:
     def _make_secrets(self, config: Mapping[str, Any]) -> None:
         """Open the accounts that the configuration declares and set the secrets that it lacks."""
         opened = OpenedAccounts(self.cloud)
-        gateway = local_config.GATEWAY
-        login = Login(gateway, gateway, "gateway", str(config.get("ibkr:tradingMode", "paper")))
-        self._make_login(config.get(gateway), login, opened)
+        for mode, key in local_config.gateways(config).items():
+            self._make_login(config.get(key), Login(key, key, "gateway", mode), opened)
         for index, user in enumerate(local_config.users(config)):
             path = f"{local_config.IBEAM}.users[{index}]"
             owner = f"{local_config.IBEAM}:{local_config.identity(user)}"

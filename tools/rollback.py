@@ -48,33 +48,40 @@ class Holding:
 
 
 class Desk:
-    """The service's configured broker. Methods raise CommandFailed; `Unreachable` if the broker is away."""
+    """What the service trades through at IBKR: its default connection, and the second where there is one.
 
-    def __init__(self, url: str, token: str) -> None:
-        self._base = f"{url}/api/v1/connections/default"
-        self._url, self._token = url, token
+    Methods raise CommandFailed; `Unreachable` if a broker is away.
+    """
+
+    def __init__(self, url: str, token: str, connections: Sequence[str] = ("default",)) -> None:
+        self._url, self._token, self._connections = url, token, connections
+        self._of: dict[str, str] = {}
 
     def holdings(self) -> list[Holding]:
         """Open orders, those that last first, then positions."""
-        health = service_check.health(self._url, self._token)
-        if not health.ok:
-            raise Unreachable(health.says)
-        orders = [order for order in self._ask("GET", "orders?limit=500") if order["status"] not in FINAL]
-        orders.sort(key=lambda order: order["time_in_force"] not in LASTING)
-        positions = self._ask("GET", "positions")
-        return [
-            *(Holding(order["id"], describe(order), (CANCEL, KEEP)) for order in orders),
-            *(
-                Holding(str(held["symbol"]), f"position of {held['qty']:g} {held['symbol']}", (KEEP,))
-                for held in positions
-            ),
-        ]
+        orders, positions = [], []
+        for connection in self._connections:
+            where = f"{connection}: " if len(self._connections) > 1 else ""
+            health = service_check.health(self._url, self._token, connection)
+            if not health.ok:
+                raise Unreachable(where + health.says)
+            told = self._ask("GET", f"{connection}/orders?limit=500")
+            for order in (order for order in told if order["status"] not in FINAL):
+                self._of[order["id"]] = connection
+                lasts = order["time_in_force"] in LASTING
+                orders.append((not lasts, Holding(order["id"], where + describe(order), (CANCEL, KEEP))))
+            for held in self._ask("GET", f"{connection}/positions"):
+                what = f"{where}position of {held['qty']:g} {held['symbol']}"
+                positions.append(Holding(str(held["symbol"]), what, (KEEP,)))
+        orders.sort(key=lambda each: each[0])
+        return [*(holding for _, holding in orders), *positions]
 
     def cancel(self, order_id: str) -> None:
         """Cancel an order, and wait until it is final."""
-        self._ask("DELETE", f"orders/{order_id}", or_status=409)  # it may have ended meanwhile
+        path = f"{self._of[order_id]}/orders/{order_id}"
+        self._ask("DELETE", path, or_status=409)  # it may have ended meanwhile
         until = time.monotonic() + SECONDS_TO_CANCEL
-        while (order := self._ask("GET", f"orders/{order_id}"))["status"] not in FINAL:
+        while (order := self._ask("GET", path))["status"] not in FINAL:
             if time.monotonic() > until:
                 raise CommandFailed(
                     f"The order {order_id} is {order['status']}, not cancelled, after "
@@ -86,7 +93,9 @@ class Desk:
     def _ask(self, method: str, path: str, or_status: int = 0) -> Any:
         """A JSON answer; None for an error of the status that is as good."""
         request = urllib.request.Request(
-            f"{self._base}/{path}", method=method, headers={"Authorization": f"Bearer {self._token}"}
+            f"{self._url}/api/v1/connections/{path}",
+            method=method,
+            headers={"Authorization": f"Bearer {self._token}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -189,6 +198,13 @@ def where_to(config: Mapping[str, Any]) -> str:
     return "Alpaca paper: no real money."
 
 
+def connections(config: Mapping[str, Any]) -> list[str]:
+    """The service's own connections: with paper and live side by side, the other one's id is its mode."""
+    if (config.get("ibkr:gateway") or {}).get("mode") != "both":
+        return ["default"]
+    return ["default", "paper" if config.get("ibkr:tradingMode") == "live" else "live"]
+
+
 def roll_back(
     target: Target, token: str, decisions: Mapping[str, str], ask: Callable[[str], str] | None
 ) -> None:
@@ -203,7 +219,7 @@ def roll_back(
         raise CommandFailed(f"The stack {target.name} has no service: there is nothing to roll back.")
     print(summary.painted(f"{target.name} goes from IBKR to {where_to(config)}", summary.BOLD))
     if config.get("ibkr:brokerType") != "alpaca":  # else an interrupted rollback goes on
-        settle(Desk(url, token), decisions, ask)
+        settle(Desk(url, token, connections(config)), decisions, ask)
     for path, value in changes(config).items():
         target.configure(path, value)
     target.up()

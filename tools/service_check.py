@@ -29,11 +29,11 @@ def get(url: str, token: str = "", timeout: float = 10) -> Any:
         return json.load(answer)
 
 
-def health(url: str, token: str) -> Health:
-    """Ask the service how its broker is."""
+def health(url: str, token: str, connection: str = "default") -> Health:
+    """Ask the service how the broker of a connection is."""
     try:
         get(f"{url}/health")
-        told = get(f"{url}/api/v1/connections/default/health", token)
+        told = get(f"{url}/api/v1/connections/{connection}/health", token)
     except urllib.error.HTTPError as error:
         return Health(False, f"the service answers {error.code}: {reason_in(error)}")
     except OSError as error:

@@ -28,9 +28,11 @@ def parser() -> argparse.ArgumentParser:
     looking = ["status", "logs", "output", "token", "login", "dashboard", "env"]
     result.add_argument("command", choices=[*changing, *looking, "verify", "tunnel", "demo"])
     result.add_argument("--stack", default=STACK, help="which stack (default: local)")
-    result.add_argument("--name", default="", help="an output's name (output), a machine's (logs, tunnel)")
+    result.add_argument(
+        "--name", default="", help="an output's, a machine's (logs, tunnel) or a connection's (verify)"
+    )
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
-    result.add_argument("--listen", default="127.0.0.1:4002", help="where tunnel listens")
+    result.add_argument("--listen", default="", help="where tunnel listens (default: the same port here)")
     result.add_argument("--decisions", default="", help="what becomes of each order (rollback)")
     result.add_argument("--backup", default="", help="a backup's ID (restore)")
     result.add_argument("--image", default="", help="the service's image in place of the configured one")
@@ -81,12 +83,15 @@ def status(stack: LocalStack) -> None:
         print(f"  {url}\n  broker: {summary.broker(health)}")
 
 
-def check_gateway(outputs: dict[str, object], token: str) -> None:
-    """Have the service try its gateway. Raises `CommandFailed` if it didn't pass."""
+def check_gateway(outputs: dict[str, object], token: str, connection: str) -> None:
+    """Have the service try the gateway of a connection, `default` if empty.
+
+    Raises `CommandFailed` if it didn't pass.
+    """
     url = outputs.get("service_url")
     if not url:
         raise CommandFailed("There is no service to ask: `make up` makes it.")
-    if not verify(str(url), token):
+    if not verify(str(url), token, connection or "default"):
         raise CommandFailed("The table says what to mend; then run the same command again.")
 
 
@@ -153,7 +158,7 @@ def run_local(options: argparse.Namespace) -> None:
         case "status":
             status(stack)
         case "verify":
-            check_gateway(stack.outputs(), stack.token("operator"))
+            check_gateway(stack.outputs(), stack.token("operator"), options.name)
         case "rollback":
             roll_back(stack, stack.token(), given(options.decisions), person())
         case "restore":
@@ -183,7 +188,7 @@ def run_real(options: argparse.Namespace) -> None:
             print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
             print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
         case "verify":
-            check_gateway(stack.outputs(), operator_token(stack.name, os.environ))
+            check_gateway(stack.outputs(), operator_token(stack.name, os.environ), options.name)
         case "rollback":
             token = operator_token(stack.name, os.environ)
             roll_back(stack, token, given(options.decisions), person())
@@ -211,6 +216,7 @@ def run_real(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     options = parser().parse_args(arguments)
+    options.listen = options.listen or f"127.0.0.1:{options.port}"
     try:
         if options.command == "env":
             print(environment())

@@ -21,6 +21,8 @@ def running(outputs: Mapping[str, Any], health: Health, token: str = "") -> str:
     rows = [("Service", str(outputs.get("service_url", "none")))]
     if outputs.get("gateway_host"):
         address = f"{outputs['gateway_host']}:{int(outputs.get('gateway_port') or 0)}"
+        if outputs.get("second_gateway_port"):
+            address += f" and {int(outputs['second_gateway_port'])}"
         rows.append(
             ("Gateway VM", f"ibkr-gateway, {address} (only the service reaches it; for you: make tunnel)")
         )

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from urllib.parse import quote
 
 from tools import service_check, summary
 from tools.local_cloud import CommandFailed
@@ -11,10 +12,10 @@ from tools.local_cloud import CommandFailed
 TIMEOUT = 120.0
 
 
-def verify(url: str, token: str) -> bool:
-    """Whether the service's gateway passed. Raises `CommandFailed` where nothing could be tried."""
+def verify(url: str, token: str, connection: str = "default") -> bool:
+    """Whether the gateway of a connection passed. Raises `CommandFailed` where nothing could be tried."""
     request = urllib.request.Request(
-        f"{url}/api/v1/connections/default/verification",
+        f"{url}/api/v1/connections/{quote(connection, safe='')}/verification",
         data=b"{}",
         method="POST",
         headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},

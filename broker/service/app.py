@@ -15,7 +15,7 @@ from broker.alerts import Alerts
 from broker.service import dashboard, fleet_problems, halt, problems
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.certificates import certificates
-from broker.service.connections import DefaultConnection
+from broker.service.connections import own_connections
 from broker.service.cors import Cors
 from broker.service.database import make_engine
 from broker.service.document import TITLE, document, operation_name
@@ -49,13 +49,13 @@ def create_app(settings: Settings) -> FastAPI:
         service = settings.service
         engine = make_engine(service.database_url.get_secret_value())
         alerts = Alerts(settings.broker.alert_urls, secrets=settings.secrets, source=service.stack)
-        default = DefaultConnection(settings.broker, engine, service.lease_seconds, settings.market, alerts)
         async with httpx.AsyncClient(follow_redirects=False) as client:
             keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
             app.state.engine = engine
             app.state.alerts = alerts
             app.state.authenticator = Authenticator(keys, service.oidc_issuer, service.oidc_audience)
-            app.state.connections = {"default": default}
+            connections = app.state.connections = own_connections(settings, engine, alerts)
+            default = connections["default"]
             fleet = app.state.fleet = (
                 Fleet(settings.fleet, vault, engine, alerts) if settings.fleet and vault else None
             )
@@ -65,9 +65,11 @@ def create_app(settings: Settings) -> FastAPI:
             )
             if users:
                 users.start()
-            await asyncio.gather(default.start(), *([fleet.start()] if fleet else []))
-            values = ValueKeeper("default", default.account, ValueStore(engine))
-            values.start()
+            beginning = [via.start() for via in connections.values()]
+            await asyncio.gather(*beginning, *([fleet.start()] if fleet else []))
+            values = [ValueKeeper(name, via.account, ValueStore(engine)) for name, via in connections.items()]
+            for keeper in values:
+                keeper.start()
             own_metrics.user_connections.set_function(lambda: users.open_connections if users else 0)
             registries = [own_metrics.registry, *([fleet.metrics.registry] if fleet else [])]
             telling = asyncio.create_task(
@@ -77,10 +79,11 @@ def create_app(settings: Settings) -> FastAPI:
                 yield
             finally:
                 telling.cancel()
-                await values.stop()
+                for keeper in values:
+                    await keeper.stop()
                 # Side by side: an instance has a few seconds for all.
                 ends = [one.stop() for one in (users, fleet) if one]
-                await asyncio.gather(default.stop(), *ends)
+                await asyncio.gather(*(via.stop() for via in connections.values()), *ends)
         await asyncio.to_thread(engine.dispose)
 
     app = api(lifespan)

@@ -1,6 +1,7 @@
 """What the service trades through: connections by id. `default` is the configured broker.
 
-The others are users' own gateways, see `user_connections`.
+Where paper and live run side by side, the other one's id is its mode: `live`, or `paper`. The rest are users'
+own gateways, see `user_connections`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from broker.alerts import Alerts, AlertWatch
 from broker.base import BaseBroker
 from broker.brokers.client_portal.acceptance import GatewayCertificate, accept, look
 from broker.errors import BrokerError, ConfigurationError, NotConnected, StandBy
-from broker.factory import BrokerSettings, build_broker
+from broker.factory import BrokerSettings, build_broker, second_gateway
 from broker.journal import Journal
 from broker.market.quotes import CachedQuotes, quote_source
 from broker.models import AccountInfo, Health
@@ -28,6 +29,7 @@ from broker.risk.verification import Verification, verify
 from broker.risk.wiring import declared, gateway
 from broker.service.eventlog import EventLog
 from broker.service.lease import LeaseKeeper, LeaseStore
+from broker.service.settings import Settings
 
 log = structlog.get_logger("broker.service.connections")
 
@@ -137,6 +139,7 @@ class DefaultConnection(Connection):
         lease_seconds: float,
         market: Mapping[str, str] | None = None,
         alerts: Alerts | None = None,
+        name: str = "default",
     ) -> None:
         """Builds the broker; a broker that isn't configured is a connection that says so."""
         super().__init__(settings, Journal(engine), market)
@@ -148,7 +151,7 @@ class DefaultConnection(Connection):
         try:
             alerts = alerts or Alerts()
             self._broker = build_broker(settings, self._journal, alerts)
-            self._watch = AlertWatch(self._broker, alerts)
+            self._watch = AlertWatch(self._broker, alerts, connection=name)
         except ConfigurationError as missing:
             log.error("the broker isn't configured", reason=missing.message)
             self._unconfigured = missing
@@ -220,3 +223,16 @@ class DefaultConnection(Connection):
             # Its clients come again, and are told who holds the connection now.
             self._events.close()
             self._events = None
+
+
+def own_connections(settings: Settings, engine: Engine, alerts: Alerts) -> dict[str, DefaultConnection]:
+    """The service's own connections by id, none of them started."""
+    found = {"default": settings.broker}
+    second = second_gateway(settings.broker)
+    if second is not None:
+        found[second.trading_mode] = second
+    lease = settings.service.lease_seconds
+    return {
+        name: DefaultConnection(broker, engine, lease, settings.market, alerts, name)
+        for name, broker in found.items()
+    }

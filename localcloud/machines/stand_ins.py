@@ -35,9 +35,10 @@ async def ibcstart(machine: GuestMachine, call: Call) -> Outcome:
         return refusal
     ini, settings = Path(options["--ibc-ini"]), options["--tws-settings-path"]
     command = [sys.executable, "-m", "localcloud.gateways.tws", "--ibc-ini", str(ini)]
-    command += ["--mode", options.get("--mode", "live")]
+    mode = options.get("--mode", "live")
+    command += ["--mode", mode]
     command += ["--socket", str(machine.port_socket(_api_port(ini)))]
-    return await machine.host.spawn(command, env=module_environment(), cwd=settings, log="ibgateway")
+    return await machine.host.spawn(command, env=module_environment(), cwd=settings, log=f"ibgateway {mode}")
 
 
 def xvfb(machine: GuestMachine, call: Call) -> Outcome:

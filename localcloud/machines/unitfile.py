@@ -1,6 +1,6 @@
 """Reads systemd unit files, as far as units of ours go: sections, lists, quoting, variables, times.
 
-Rules: systemd.syntax(7), systemd.service(5), systemd.time(7), systemd.exec(5).
+Rules: systemd.syntax(7), systemd.unit(5), systemd.service(5), systemd.time(7), systemd.exec(5).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
 _WORD = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|[^\s"'\\])+""")
 _WHOLE_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\$")
+_SPECIFIER = re.compile("%([%inp])")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "s": " "}
 _DIRECTORIES = {
     "RuntimeDirectory": "/run",
@@ -128,8 +129,15 @@ def parse(name: str, text: str) -> UnitFile:
         if not equals or current is None:
             raise UnitError(f"{name}:{number}: neither a section nor an assignment: {line[:60]}")
         key = key.strip()
-        current[key] = (*current.get(key, ()), value.strip())
+        current[key] = (*current.get(key, ()), _specified(value.strip(), name))
     return UnitFile(name, sections)
+
+
+def _specified(value: str, unit: str) -> str:
+    """A value with what stands for parts of the unit's name: %n, %p before the @, %i after it; %% is %."""
+    prefix, _, instance = unit.rpartition(".")[0].partition("@")
+    meanings = {"%": "%", "n": unit, "p": prefix, "i": instance}
+    return _SPECIFIER.sub(lambda match: meanings[match.group(1)], value)
 
 
 def parse_environment_file(text: str) -> dict[str, str]:

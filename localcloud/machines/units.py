@@ -1,14 +1,15 @@
 """The units of one machine: which are enabled, what starts in what order, what stops with what.
 
-A subset of systemd: services with Requires, BindsTo, Wants, PartOf, After, Before, conditions and [Install].
-Targets, and services that the image has (docker, the network's), are there already. Timers, sockets and
-mounts aren't known: to start one is an error that says so.
+A subset of systemd: services (instances of templates, too) with Requires, BindsTo, Wants, PartOf, After,
+Before, conditions and [Install]. Targets, and services that the image has (docker, the network's), are there
+already. Timers, sockets and mounts aren't known: to start one is an error that says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from localcloud.machines.paths import MachinePaths
 from localcloud.machines.service import Runner, Service, Time
@@ -68,7 +69,7 @@ class Units:
                 folder.mkdir(parents=True, exist_ok=True)
                 link = folder / full_name(name)
                 if not link.is_symlink():
-                    link.symlink_to(f"../{full_name(name)}")
+                    link.symlink_to(f"../{self._file(name).name}")
 
     def disable(self, names: Iterable[str]) -> None:
         """Undoes enable. What runs goes on."""
@@ -278,13 +279,21 @@ class Units:
         return unit
 
     def _read(self, name: str) -> UnitFile | None:
-        path = self._paths.inside(f"{_FOLDER}/{full_name(name)}")
+        path = self._file(name)
         if not path.is_file():
             return None
         try:
             return parse(full_name(name), path.read_text())
         except UnitError as error:
             raise UnitNotFound(str(error)) from error
+
+    def _file(self, name: str) -> Path:
+        """A unit's file: its own, else that of the template that it is an instance of."""
+        folder, full = self._paths.inside(_FOLDER), full_name(name)
+        prefix, at, rest = full.partition("@")
+        if not at or (folder / full).is_file():
+            return folder / full
+        return folder / f"{prefix}@.{rest.rpartition('.')[2]}"
 
     def ready_made(self, name: str) -> bool:
         """Whether a unit is the image's own: one that `provide` named, or a target."""

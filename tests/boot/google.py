@@ -20,12 +20,15 @@ INSTANCE = {
 
 
 class Google:
-    """What is kept there (`secrets` by version, `objects` by gs:// address) and was written (`series`)."""
+    """What is kept there (`secrets` by version, `objects` by gs:// address) and was written (`series`,
+    `entries` of the log).
+    """
 
     def __init__(self) -> None:
         self.secrets: dict[str, bytes] = {}
         self.objects: dict[str, bytes] = {}
         self.series: list[dict[str, Any]] = []
+        self.entries: list[dict[str, Any]] = []
         self._lock = threading.Lock()
 
     @property
@@ -36,16 +39,23 @@ class Google:
             "secretmanager.googleapis.com": self._secret_manager,
             "storage.googleapis.com": self._storage,
             "monitoring.googleapis.com": self._monitoring,
+            "logging.googleapis.com": self._logging,
         }
 
     def keep_login(self, version: str, username: str, password: str) -> None:
         """Makes a secret version hold a login."""
         self.secrets[version] = json.dumps({"username": username, "password": password}).encode()
 
-    def points(self, metric: str) -> list[dict[str, Any]]:
-        """The time series written for a metric, the oldest first."""
+    def points(self, metric: str, mode: str) -> list[dict[str, Any]]:
+        """The time series written for a metric of a gateway, the oldest first."""
         with self._lock:
-            return [series for series in self.series if series["metric"]["type"].endswith(metric)]
+            of_mode = [series for series in self.series if series["metric"]["labels"]["mode"] == mode]
+        return [series for series in of_mode if series["metric"]["type"].endswith(metric)]
+
+    def logged(self) -> list[str]:
+        """The messages that reached Cloud Logging."""
+        with self._lock:
+            return [str(entry["jsonPayload"].get("MESSAGE")) for entry in self.entries]
 
     def _metadata(self, request: Request) -> Answer:
         if request.headers.get("metadata-flavor") != "Google":
@@ -75,6 +85,13 @@ class Google:
             return Answer(403)
         with self._lock:
             self.series += json.loads(request.body)["timeSeries"]
+        return _json({})
+
+    def _logging(self, request: Request) -> Answer:
+        if request.path != "/v2/entries:write":
+            return Answer(403)
+        with self._lock:
+            self.entries += json.loads(request.body)["entries"]
         return _json({})
 
 

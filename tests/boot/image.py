@@ -43,6 +43,8 @@ _OF_A_CLOUD_IMAGE = (
 _AUTHORITY = "usr/local/share/ca-certificates/boot-tests.crt"
 _NEEDED = {
     "debootstrap": "debootstrap",
+    "dpkg-deb": "dpkg",
+    "gpg": "gpg",
     "ip": "iproute2",
     "mount": "mount",
     "nsenter": "util-linux",
@@ -62,6 +64,7 @@ class Image:
 
     root: Path
     release: str
+    codename: str
     authority: Path
     authority_key: Path
 
@@ -89,6 +92,7 @@ def image() -> Image:
     return Image(
         folder / "root",
         f"{system['ID']} {system['VERSION_ID']}",
+        system["VERSION_CODENAME"],
         folder / "authority.pem",
         folder / "authority.key",
     )

@@ -212,6 +212,10 @@ class Machine:
         """A unit's state in systemd's words."""
         return self.run("systemctl", "is-active", unit, check=False).strip()
 
+    def show(self, unit: str, name: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", f"--property={name}", "--value", unit).strip()
+
     def failed(self) -> list[str]:
         """The units that have failed."""
         listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")

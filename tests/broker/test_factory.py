@@ -13,7 +13,7 @@ import pytest
 import broker
 from broker.base import BaseBroker
 from broker.errors import ConfigurationError, NotConnected
-from broker.factory import settings_from_environment
+from broker.factory import second_gateway, settings_from_environment
 from tests.broker.paper_gateway import ROOT, free_port
 
 
@@ -131,3 +131,30 @@ def test_importing_the_package_loads_no_broker_library() -> None:
     assert found.stdout.strip() == "[]", (
         "the infrastructure program imports broker.fleet and mustn't pay for them"
     )
+
+
+def test_the_second_gateway_is_the_other_modes_with_that_modes_limits() -> None:
+    given = {
+        "BROKER_TYPE": "ibkr",
+        "IBKR_TRADING_MODE": "paper",
+        "IBKR_GATEWAY_PORT": "4002",
+        "IBKR_ACCOUNT": "DU1",
+        "IBKR_SECOND_GATEWAY_PORT": "4001",
+        "RISK_MAX_ORDER_QTY": "7",
+    }
+    first = settings_from_environment(given)
+    second = second_gateway(first)
+    assert second is not None
+    assert (second.trading_mode, second.gateway_port, second.account) == ("live", 4001, "")
+    assert second.limits == first.user_limits["live"] != first.limits
+    assert second_gateway(second) is None
+    assert second_gateway(settings_from_environment({**given, "IBKR_SECOND_GATEWAY_PORT": ""})) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"BROKER_TYPE": "alpaca"}, {"IBKR_TRADING_MODE": ""}, {"IBKR_SECOND_GATEWAY_PORT": "4002"}]
+)
+def test_a_second_gateway_that_is_not_the_other_modes_is_refused(wrong: dict[str, str]) -> None:
+    given = {"BROKER_TYPE": "ibkr", "IBKR_TRADING_MODE": "paper", "IBKR_SECOND_GATEWAY_PORT": "4001"}
+    with pytest.raises(ConfigurationError, match="IBKR_SECOND_GATEWAY_PORT"):
+        settings_from_environment({**given, **wrong})

@@ -17,7 +17,7 @@ import yaml
 
 from broker.fleet.cloud_init import DROPLET_USER_DATA_LIMIT, render, template_directory
 from broker.fleet.spec import Credentials, DropletSettings, Enrolment, droplet_spec
-from tests.fleet.values import GATEWAY, LIVE_GATEWAY, NASTY_PASSWORDS
+from tests.fleet.values import BOTH_GATEWAYS, GATEWAY, LIVE_GATEWAY, NASTY_PASSWORDS
 
 ADDRESS = "203.0.113.7"
 IMAGES = ["ubuntu-24-04-x64", "182556282"]
@@ -43,6 +43,7 @@ def enrolling(environment: Any = "paper") -> str:
 VARIANTS = [
     pytest.param(render("ib-gateway.yaml", GATEWAY), id="gateway-paper"),
     pytest.param(render("ib-gateway.yaml", LIVE_GATEWAY), id="gateway-live"),
+    pytest.param(render("ib-gateway.yaml", BOTH_GATEWAYS), id="gateway-both"),
     *(
         pytest.param(droplet(image, environment=environment), id=f"droplet-{image}-{environment}")
         for image in IMAGES
@@ -74,15 +75,20 @@ def test_every_file_says_who_may_read_it(user_data: str) -> None:
         assert isinstance(entry["permissions"], str), f"{path}: an unquoted 0644 is a number in YAML 1.1"
 
 
+def named_in(commands: list[list[str]], verb: str) -> set[str]:
+    """The units of such commands by their files' names, that of an instance being its template's."""
+    words = {word for command in commands if command[1] == verb for word in command[2:]}
+    return {re.sub("@[a-z]+", "@", word) for word in words if not word.startswith("--")}
+
+
 @pytest.mark.parametrize("user_data", VARIANTS)
 def test_every_unit_that_is_started_was_written_and_is_enabled(user_data: str) -> None:
     document = yaml.safe_load(user_data)
     written = {path.rsplit("/", 1)[1] for path in files(user_data) if path.endswith(".service")}
     commands = [command for command in document["runcmd"] if command[0] == "systemctl"]
     for verb in ("enable", "start"):
-        named = {word for command in commands if command[1] == verb for word in command[2:]} - {"--no-block"}
-        assert named <= written
-    enabled = {word for command in commands if command[1] == "enable" for word in command[2:]}
+        assert named_in(commands, verb) <= written
+    enabled = named_in(commands, "enable")
     installable = {
         path.rsplit("/", 1)[1]
         for path, entry in files(user_data).items()
@@ -106,14 +112,18 @@ def test_a_script_may_be_run_and_a_unit_may_not(user_data: str) -> None:
         assert (entry["permissions"] == "0755") == script, path
 
 
-@pytest.mark.parametrize("values", [GATEWAY, LIVE_GATEWAY])
-def test_the_gateways_metadata_names_its_secret_and_holds_none(values: dict[str, str]) -> None:
+@pytest.mark.parametrize("values", [GATEWAY, LIVE_GATEWAY, BOTH_GATEWAYS])
+def test_the_gateways_metadata_names_its_secret_and_holds_none(values: dict[str, Any]) -> None:
     written = files(render("ib-gateway.yaml", values))
-    settings = json.loads(written["/etc/ibkr-gateway/settings.json"]["content"])
-    assert settings["credentials_version"] == values["credentials_version"]
-    assert settings["trading_mode"] == values["trading_mode"]
-    assert "username" not in settings
-    assert "password" not in settings
+    assert {path for path in written if path.startswith("/etc/ibkr-gateway/") and path.endswith(".json")} == {
+        f"/etc/ibkr-gateway/{gateway['mode']}.json" for gateway in values["gateways"]
+    }
+    for gateway in values["gateways"]:
+        settings = json.loads(written[f"/etc/ibkr-gateway/{gateway['mode']}.json"]["content"])
+        assert settings["credentials_version"] == gateway["credentials_version"]
+        assert settings["trading_mode"] == gateway["mode"]
+        assert "username" not in settings
+        assert "password" not in settings
 
 
 OPS_AGENT = "/etc/google-cloud-ops-agent/config.yaml"
@@ -132,7 +142,7 @@ OPS_AGENT = "/etc/google-cloud-ops-agent/config.yaml"
     ],
 )
 def test_the_ops_agent_keeps_secrets_on_the_machine(line: str, stays: bool) -> None:
-    logging = yaml.safe_load(files(render("ib-gateway.yaml", GATEWAY))[OPS_AGENT]["content"])["logging"]
+    logging = yaml.safe_load(files(render("ib-gateway.yaml", BOTH_GATEWAYS))[OPS_AGENT]["content"])["logging"]
     rules = logging["processors"]["secrets"]["match_any"]
     patterns = [re.fullmatch(r'jsonPayload\.MESSAGE =~ "(.*)"', rule) for rule in rules]
     assert any(re.search(found.group(1).replace('\\"', '"'), line) for found in patterns if found) is stays
@@ -142,7 +152,7 @@ def test_the_ops_agent_keeps_secrets_on_the_machine(line: str, stays: bool) -> N
 
 
 def test_the_gateway_is_not_restarted_into_a_locked_account() -> None:
-    unit = files(render("ib-gateway.yaml", GATEWAY))["/etc/systemd/system/ibkr-gateway.service"]["content"]
+    unit = files(render("ib-gateway.yaml", GATEWAY))["/etc/systemd/system/ibkr-gateway@.service"]["content"]
     for line in ("StartLimitIntervalSec=6h", "StartLimitBurst=5", "RestartPreventExitStatus=87"):
         assert line in unit, "every start is a login attempt; 87 is a second factor that nobody answered"
     assert "--on2fatimeout=exit" in unit, "IBC's own restarts know no limit"

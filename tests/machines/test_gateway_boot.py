@@ -16,12 +16,12 @@ import pytest
 
 from broker.fleet.cloud_init import render
 from localcloud.machines.guest import Guest
-from tests.fleet.values import GATEWAY, LIVE_GATEWAY, NASTY_PASSWORDS
+from tests.fleet.values import BOTH_GATEWAYS, GATEWAY, LIVE, LIVE_GATEWAY, NASTY_PASSWORDS, PAPER
 from tests.machines.exchange import Exchange
 from tests.machines.google import GoogleStandIn
 from tests.machines.laptop import LaptopHost
 
-VERSION = GATEWAY["credentials_version"]
+VERSION = PAPER["credentials_version"]
 PASSWORD = "".join(word for word in NASTY_PASSWORDS if "\n" not in word)
 LOGGED_IN = "Login has completed"
 
@@ -90,8 +90,11 @@ async def test_it_logs_in_with_the_secrets_password_whatever_it_holds(vm: Vm, ex
     assert vm.guest.status()["failed"] == [], vm.host.text
 
 
-async def test_a_live_gateway_faces_the_vpc_on_the_live_port(vm: Vm, exchange: Exchange) -> None:
+async def test_a_live_gateway_faces_the_vpc_on_the_live_port(
+    vm: Vm, exchange: Exchange, google: GoogleStandIn
+) -> None:
     await exchange.add_user("ib user", PASSWORD, mode="live")
+    google.keep_login(LIVE["credentials_version"], "ib user", PASSWORD)
     vm.user_data = render(
         "ib-gateway.yaml",
         {**LIVE_GATEWAY, "gateway_source": GATEWAY["gateway_source"]},
@@ -101,13 +104,38 @@ async def test_a_live_gateway_faces_the_vpc_on_the_live_port(vm: Vm, exchange: E
     assert list(vm.host.ports) == [4001]
 
 
+async def test_paper_and_live_run_side_by_side_and_one_locked_out_leaves_the_other(
+    vm: Vm, exchange: Exchange, google: GoogleStandIn
+) -> None:
+    await exchange.add_user("ib user", PASSWORD)
+    await exchange.add_user("live user", "right", mode="live")
+    google.keep_login(LIVE["credentials_version"], "live user", "wrong")
+    vm.user_data = render("ib-gateway.yaml", {**BOTH_GATEWAYS, "ops_agent": []})
+    await vm.boot()
+    await vm.host.until_said(LOGGED_IN)
+    await vm.host.until_said("Login failed")
+    assert sorted(vm.host.ports) == [4001, 4002]
+    assert int(await handshake(vm.host.ports[4002])) >= 100
+    google.keep_login(LIVE["credentials_version"], "live user", "right")
+    await vm.power_off()
+    await vm.boot()
+    await vm.host.until(lambda: vm.host.text.count(LOGGED_IN) == 2)
+    assert int(await handshake(vm.host.ports[4001])) >= 100
+    assert vm.guest.status()["failed"] == [], vm.host.text
+    live = [n for n, words in enumerate(vm.host.spawned) if words[-4:-2] == ["--mode", "live"]][-1]
+    vm.host.processes[live].kill()
+    await vm.host.until_said("ibkr-gateway@live.service: restart in 30 s")
+    assert int(await handshake(vm.host.ports[4002])) >= 100
+    assert vm.guest.status()["units"]["ibkr-gateway@paper.service"]["restarts"] == 0
+
+
 async def test_a_wrong_password_leaves_it_at_the_login_and_tries_no_second_time(
     vm: Vm, exchange: Exchange
 ) -> None:
     await exchange.add_user("ib user", "another")
     await vm.boot()
     await vm.host.until_said("Login failed")
-    assert vm.state("ibkr-gateway.service") == "active", "another start would be another attempt"
+    assert vm.state("ibkr-gateway@paper.service") == "active", "another start would be another attempt"
     assert not (await exchange.user("ib user"))["logged_in"]
 
 
@@ -115,7 +143,7 @@ async def test_the_login_is_in_memory_only_and_in_no_argument(vm: Vm, exchange: 
     await exchange.add_user("ib user", PASSWORD)
     await vm.boot()
     await vm.host.until_said(LOGGED_IN)
-    rendered = vm.host.run / "ibkr-gateway" / "config.ini"
+    rendered = vm.host.run / "ibkr-gateway" / "paper" / "config.ini"
     assert stat.S_IMODE(rendered.stat().st_mode) == 0o600
     assert "ib user" in rendered.read_text()
     for path in (*vm.host.root.rglob("*"), *vm.disk.rglob("*")):
@@ -133,17 +161,19 @@ async def test_without_the_grant_the_gateway_does_not_start_and_says_why(
     google.refusals = [(403, "Permission 'secretmanager.versions.access' denied")] * 100
     vm.host.environment["RENDER_CONFIG_PATIENCE"] = "0"
     await vm.boot()
-    await vm.host.until_said("[FAILED] ibkr-gateway.service")
+    await vm.host.until_said("[FAILED] ibkr-gateway@paper.service")
     assert "login failed: projects/p/secrets" in vm.host.text
     assert "403 Permission 'secretmanager.versions.access' denied" in vm.host.text
-    assert vm.guest.status()["failed"] == ["ibkr-gateway.service"]
+    assert vm.guest.status()["failed"] == ["ibkr-gateway@paper.service"]
 
 
 @pytest.mark.parametrize("pin", ["gateway_sha256", "ibc_sha256"])
 async def test_a_download_with_another_checksum_is_not_run(vm: Vm, pin: str) -> None:
     vm.user_data = render("ib-gateway.yaml", {**GATEWAY, pin: "0" * 64})
     await vm.boot()
-    await vm.host.until_said("ibkr-gateway.service: not started, since ibkr-gateway-install.service wasn't")
+    await vm.host.until_said(
+        "ibkr-gateway@paper.service: not started, since ibkr-gateway-install.service wasn't"
+    )
     assert f"and {'0' * 64} is pinned: not used" in vm.host.text
     assert "ibkr-gateway-install.service" in vm.guest.status()["failed"]
     assert not list((vm.host.root / "var/cache/ibkr-gateway").iterdir())
@@ -213,6 +243,6 @@ async def test_a_gateway_that_dies_is_waited_for_before_it_is_started_again(
     await vm.host.until_said(LOGGED_IN)
     gateway = next(n for n, words in enumerate(vm.host.spawned) if "localcloud.gateways.tws" in words)
     vm.host.processes[gateway].kill()
-    await vm.host.until_said("ibkr-gateway.service: restart in 30 s")
-    assert vm.guest.status()["units"]["ibkr-gateway.service"]["sub"] == "auto-restart"
-    assert vm.state("ibkr-gateway-proxy.service") == "active"
+    await vm.host.until_said("ibkr-gateway@paper.service: restart in 30 s")
+    assert vm.guest.status()["units"]["ibkr-gateway@paper.service"]["sub"] == "auto-restart"
+    assert vm.state("ibkr-gateway-proxy@paper.service") == "active"

@@ -346,7 +346,6 @@ def test_a_new_run_of_the_gateway_begins_a_new_log(
     programs: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = programs("health")
-    monkeypatch.setattr(health, "OWN", tmp_path)
     asked: list[tuple[str, ...]] = []
     answers = itertools.chain(
         [lines("IBC: Login has completed"), "", lines("IBC: Second Factor Authentication initiated")]
@@ -358,7 +357,7 @@ def test_a_new_run_of_the_gateway_begins_a_new_log(
         return next(answers)
 
     monkeypatch.setattr(health, "run", run)
-    journal = health.Journal()
+    journal = health.Journal(tmp_path)
     assert journal.read("first").phase == "logged_in"
     assert journal.read("first").phase == "logged_in"
     assert journal.read("second").phase == "second_factor"

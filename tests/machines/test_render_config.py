@@ -18,11 +18,11 @@ from localcloud.machines.cloudinit import CloudInit
 from localcloud.machines.paths import MachinePaths
 from localcloud.machines.runner import MachineRunner
 from localcloud.machines.units import Units
-from tests.fleet.values import GATEWAY, NASTY_PASSWORDS
+from tests.fleet.values import GATEWAY, NASTY_PASSWORDS, PAPER
 from tests.machines.google import GoogleStandIn
 from tests.machines.laptop import LaptopHost
 
-VERSION = GATEWAY["credentials_version"]
+VERSION = PAPER["credentials_version"]
 
 
 class Script:
@@ -43,7 +43,7 @@ class Script:
         await self._runner.open(GuestMachine(self.host, self._paths, units, init))
         try:
             program = await self._runner.start(
-                ["/opt/ibkr-gateway/render-config"],
+                ["/opt/ibkr-gateway/render-config", "paper"],
                 {"RENDER_CONFIG_PATIENCE": str(patience)},
                 "/",
                 "render-config",
@@ -54,7 +54,7 @@ class Script:
 
     @property
     def rendered(self) -> Path:
-        return self.host.run / "ibkr-gateway"
+        return self.host.run / "ibkr-gateway" / "paper"
 
     @property
     def properties(self) -> dict[str, str]:
@@ -113,7 +113,7 @@ async def test_ibc_gets_the_settings_of_the_user_data(script: Script, google: Go
     google.keep_login(VERSION, "user", "password")
     assert await script.run() == 0
     found = script.properties
-    assert found["OverrideTwsApiPort"] == GATEWAY["local_api_port"]
+    assert found["OverrideTwsApiPort"] == PAPER["local_api_port"]
     assert found["AutoRestartTime"] == "11:45 PM"
     assert found["AcceptNonBrokerageAccountWarning"] == "yes", "else the API of a paper account says 10141"
     assert found["ReloginAfterSecondFactorAuthenticationTimeout"] == "no", "each attempt is another push"

@@ -68,6 +68,12 @@ def test_variables_are_split_at_blanks_only_without_braces() -> None:
     assert command.expand(environment) == ["/p", "y z", "y", "z", "--a=x", "$ONE", ""]
 
 
+def test_an_instance_of_a_template_knows_its_name() -> None:
+    unit = parse("gateway@live.service", "[Service]\nExecStart=/p --mode=%i %n %p 100%%\n")
+    words = ("/p", "--mode=live", "gateway@live.service", "gateway", "100%")
+    assert unit.commands("ExecStart")[0].words == words
+
+
 def test_a_dash_in_front_says_that_failure_is_fine() -> None:
     assert not command_line("-/bin/false").failure_counts
     assert command_line("+/bin/false").failure_counts

@@ -41,6 +41,12 @@ FLEET = {
     "ibkr:api.public": False,
     "ibkr:fleet.serviceUrl": "https://api.trader.test/",
 }
+BOTH = {
+    "ibkr:gateway.mode": "both",
+    "ibkr:gateway.machineType": "e2-medium",
+    "ibkr:paperCredentials": {"username": "paperuser", "password": "paper-password"},
+    "ibkr:liveCredentials": {"username": "liveuser", "password": "live-password"},
+}
 # Variant -> the shipped stack that it starts from, and what it changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("local", {}),
@@ -56,6 +62,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "ibkr:limits": {"maxOrderValue": 5000, "maxShortQty": "none", "symbolsAllowed": ["AAPL", "MSFT"]},
         },
     ),
+    "staging-both": ("staging", BOTH),
     "staging-fleet": ("staging", FLEET),
     "local-ibeam": ("local", {"ibkr:brokerType": "ibeam"}),
     "prod": ("prod", {}),
@@ -85,7 +92,7 @@ def inventory_of(variant: str) -> dict[str, Any]:
 
 
 def shown_settings(overrides: dict[str, Any]) -> dict[str, Any]:
-    hidden = ("ibkr:alpaca.", "ibkr:alertUrls")
+    hidden = ("ibkr:alpaca.", "ibkr:alertUrls", "ibkr:paperCredentials", "ibkr:liveCredentials")
     return {key: "(secret)" if key.startswith(hidden) else value for key, value in overrides.items()}
 
 

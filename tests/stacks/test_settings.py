@@ -18,7 +18,7 @@ from broker.risk.limits import Limits, limits_from_environment
 from stacks.problems import SettingsError
 from stacks.relations import overlaps
 from stacks.settings import parse
-from tests.stacks.inventory import FLEET
+from tests.stacks.inventory import BOTH, FLEET
 from tests.stacks.plan import Plan, config_of, plan_of, settings_of
 
 TWO_USERS = [
@@ -62,7 +62,7 @@ WRONG = [
         "e2-micro",
         "Use e2-small, or set ibkr:gateway.acceptSmallMachine",
     ),
-    ("staging", "ibkr:gateway.machineType", "f1-micro", "IB Gateway alone takes up to 813"),
+    ("staging", "ibkr:gateway.machineType", "f1-micro", "IB Gateway takes up to 813. Use e2-small"),
     ("staging", "ibkr:gateway.enabled", False, "ibkr:brokerType is ibkr"),
     ("staging", "ibkr:gateway.address", "10.10.0.1", "use for example 10.10.0.2"),
     ("staging", "ibkr:gateway.address", "10.99.0.7", "isn't in ibkr:network.subnetRange 10.10.0.0/24"),
@@ -121,6 +121,8 @@ WRONG = [
     ("staging", "ibkr:auth.issuer", "https://auth.example.com/", "still the placeholder"),
     ("staging", "ibkr:foundationStack", None, "the stack that declares the network"),
     ("staging", "ibkr:operators", ["ann"], "user:ann@company.com"),
+    ("staging", "ibkr:gateway.mode", "live", "contradicts ibkr:tradingMode paper"),
+    ("staging", "ibkr:gateway.opsAgent.keys", ["35BA"], "40 digits"),
     ("staging", "ibkr:gatewayCredentials", None, "--secret --path 'ibkr:gatewayCredentials.password'"),
     ("staging", "ibkr:databasePassword", None, "--secret --path 'ibkr:databasePassword'"),
     ("foundation-prod", "ibkr:databasePassword", None, "the database's user needs one"),
@@ -300,6 +302,20 @@ def test_a_password_may_hold_any_characters() -> None:
 def test_a_small_machine_is_accepted_from_who_knows() -> None:
     overrides = {"ibkr:gateway.machineType": "e2-micro", "ibkr:gateway.acceptSmallMachine": True}
     assert problems("staging", overrides) == []
+
+
+def test_two_gateways_need_two_logins_and_the_memory_for_them() -> None:
+    assert problems("staging", BOTH) == []
+    small = problems("staging", {**BOTH, "ibkr:gateway.machineType": "e2-small"})
+    assert len(small) == 1
+    assert "two IB Gateways (ibkr:gateway.mode both) take up to 1626" in small[0]
+    assert "Use e2-medium" in small[0]
+    missing = problems("staging", {**BOTH, "ibkr:liveCredentials": None})
+    assert len(missing) == 1
+    assert "--secret --path 'ibkr:liveCredentials.username'" in missing[0]
+    same = problems("staging", {**BOTH, "ibkr:liveCredentials": BOTH["ibkr:paperCredentials"]})
+    assert len(same) == 1
+    assert "is the same IBKR user as ibkr:paperCredentials.username" in same[0]
 
 
 def test_a_provider_login_in_the_environment_is_enough() -> None:

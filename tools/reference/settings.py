@@ -24,6 +24,7 @@ BROKER = {
     "trading_mode": "IBKR_TRADING_MODE",
     "gateway_host": "IBKR_GATEWAY_HOST",
     "gateway_port": "IBKR_GATEWAY_PORT",
+    "second_gateway_port": "IBKR_SECOND_GATEWAY_PORT",
     "client_id": "IBKR_CLIENT_ID",
     "account": "IBKR_ACCOUNT",
     "alpaca_api_key": "ALPACA_API_KEY",

@@ -256,13 +256,18 @@ def _event(news: Mapping[str, str]) -> str:
 
 
 async def _connections(request: Request, who: Principal) -> list[tuple[str, str]]:
-    """What this user may look at: the configured broker, and their own accounts."""
+    """What this user may look at: the service's own connections, and their own accounts."""
     fleet: Fleet | None = request.app.state.fleet
     own: list[Account] = []
     if fleet is not None:
         with contextlib.suppress(SQLAlchemyError, FleetAway):
             own = await fleet.call(fleet.repository.of_user, who.user, 100)
-    return [("default", "the service's"), *((one.id, one.id) for one in own)]
+    others = [name for name in request.app.state.connections if name != "default"]
+    return [
+        ("default", "the service's"),
+        *((name, f"the service's {name} gateway") for name in others),
+        *((one.id, one.id) for one in own),
+    ]
 
 
 def dashboard_of(request: Request) -> Dashboard:
