@@ -18,14 +18,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from stacks import catalog
 from stacks.problems import Problem, SettingsError, did_you_mean, shown
 from stacks.relations import CHECKS
-<<<<<<< HEAD
 from stacks.section import Section
-from stacks.sections import API_PORTS, Config, IBeamUser
-from stacks.values import Region
-=======
-from stacks.sections import API_PORTS, Config, Credentials, IBeamUser, Section
+from stacks.sections import API_PORTS, Config, Credentials, IBeamUser
 from stacks.values import Region, TradingMode, other_mode
->>>>>>> a2f188d (all)
 
 PROJECT = "ibkr"
 LOCAL_PROJECT = "local"
