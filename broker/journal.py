@@ -209,7 +209,7 @@ class Journal(OrderTable):
 
         def work(db: Connection) -> Order:
             if db.execute(_INSERT_UNLESS_THERE[db.dialect.name], row).rowcount == 1:
-                timeline.begin(db, {row["id"]: timeline.first_seen(row, now)})
+                timeline.begin(db, [row], now)
                 return new_order(row)
             there = {"owner": account, "of": request.client_order_id}
             existing = db.execute(BY_NAME_LOCKED, there).one()
@@ -231,7 +231,7 @@ class Journal(OrderTable):
 
         def work(db: Connection) -> None:
             db.execute(_INSERT, rows)
-            timeline.begin(db, {row["id"]: timeline.first_seen(row, now) for row in rows})
+            timeline.begin(db, rows, now)
 
         try:
             if rows:

@@ -70,16 +70,19 @@ def append(db: Connection, order_id: str, lines: Iterable[Line]) -> None:
             db.execute(_TRIM, {"of": order_id, "until": position - KEPT})
 
 
-def begin(db: Connection, lines: Mapping[str, Line]) -> None:
-    """Write the first line of each of many orders, by their ids."""
-    rows = [{"order_id": order_id, "position": 1, **one} for order_id, one in lines.items()]
-    if rows:
-        db.execute(_INSERT, rows)
+def begin(db: Connection, rows: Iterable[Mapping[str, Any]], now: datetime) -> None:
+    """Write the first lines of orders that the broker shows, and nobody sent from here, at once."""
+    made = [
+        {"order_id": row["id"], "position": position, **one}
+        for row in rows
+        for position, one in enumerate(_first_seen(row, now), 1)
+    ]
+    if made:
+        db.execute(_INSERT, made)
 
 
-def first_seen(row: Mapping[str, Any], now: datetime) -> Line:
-    """The line of an order that the broker showed first, and nobody sent from here."""
-    return line(
+def _first_seen(row: Mapping[str, Any], now: datetime) -> list[Line]:
+    seen = line(
         EntryKind.STATUS,
         now,
         status=row["status"],
@@ -88,6 +91,7 @@ def first_seen(row: Mapping[str, Any], now: datetime) -> Line:
         code=row["reason_code"],
         detail=_filled(row) if row["filled_qty"] else None,
     )
+    return [seen, *(remark(text, now) for text in row["warnings"])]
 
 
 def lines_of(row: Any, changed: Mapping[str, Any], report: OrderReport, now: datetime) -> list[Line]:
@@ -111,7 +115,7 @@ def lines_of(row: Any, changed: Mapping[str, Any], report: OrderReport, now: dat
                 at,
                 status=changed["status"],
                 was=row.status,
-                broker_status=changed.get("broker_status", row.broker_status),
+                broker_status=report.broker_status,
                 detail=_filled(changed) if "filled_qty" in changed else None,
                 **(reason if explained else {}),
             )

@@ -63,7 +63,8 @@ def _status(entry: TimelineEntry) -> str:
     if entry.broker_status and entry.broker_status.lower() != status.replace("_", ""):
         said += f" (broker: {entry.broker_status})"
     if entry.filled_qty:
-        said += f", {number(entry.filled_qty)} filled"
+        traded = status in (Status.FILLED, Status.PARTIALLY_FILLED)
+        said += f": {number(entry.filled_qty)}" if traded else f", {number(entry.filled_qty)} filled"
         said += f" at {_price(entry.filled_price)}" if entry.filled_price is not None else ""
     return said
 

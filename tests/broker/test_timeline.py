@@ -176,13 +176,13 @@ def test_an_unknown_outcome_and_what_became_of_it(journal: Journal) -> None:
 @pytest.mark.parametrize("at_once", [True, False], ids=["adopt_all", "adopt"])
 def test_what_others_placed_begins_where_it_was_first_seen(journal: Journal, at_once: bool) -> None:
     asked = request(client_order_id="tws-1", placed_by=FOREIGN)
-    seen = OrderReport(Status.SUBMITTED, "Submitted", permanent_id="1")
+    seen = OrderReport(Status.SUBMITTED, "Submitted", permanent_id="1", warnings=("399: not now",))
     order = journal.adopt_all("A1", [(asked, seen)])[0] if at_once else journal.adopt("A1", asked, seen)
     if not at_once:
         assert journal.adopt("A1", asked, seen).id == order.id
     journal.update(order.id, OrderReport(Status.CANCELLED))
     life = read(journal, order)
-    assert told(life) == ["gap", "submitted", "cancelled"]
+    assert told(life) == ["gap", "submitted", "message", "cancelled"]
     assert "wasn't placed from here" in life.entries[0].text
     assert not life.complete
 

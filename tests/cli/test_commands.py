@@ -119,7 +119,7 @@ def test_an_orders_whole_life_is_shown_to_people_and_programs(run: Run) -> None:
     for words in (
         "What happened",
         "by command line",
-        "filled, 3 filled at",
+        "filled: 3 at",
         "executed 3 at",
         "commission 0.00",
     ):

@@ -41,7 +41,8 @@ async def test_an_order_is_previewed_confirmed_and_seen_without_a_reload(
     await picture(page, "orders")
 
     await page.get_by_role("button", name="Details of buy AAPL").click()
-    await expect(page.locator("dialog .timeline")).to_contain_text("filled 3 at")
+    await expect(page.locator("dialog .timeline")).to_contain_text("executed 3 at")
+    await expect(page.locator("dialog .timeline")).to_contain_text("in the journal, then sent, by ada")
     await picture(page, "order-life")
 
 
@@ -75,7 +76,7 @@ async def test_a_working_order_is_changed_and_cancelled(site: Site, context: Bro
     await page.get_by_role("button", name="Change …").click()
     await page.locator("#change-limit_price").fill("151")
     await page.get_by_role("button", name="Change it").click()
-    await expect(page.locator("dialog")).to_contain_text("The order is placed")
+    await expect(page.locator("dialog")).to_contain_text("The order is changed")
     await page.locator("dialog").get_by_role("button", name="Close").last.click()
     await expect(page.locator("#orders tbody")).to_contain_text("151.00")
     await page.get_by_role("button", name="Cancel buy AAPL").first.click()
@@ -105,7 +106,9 @@ async def test_the_kill_switch_is_on_every_page_and_says_what_it_is(
     await page.get_by_role("button", name="Preview").click()
     await page.get_by_role("button", name="Place the order").click()
     await expect(page.locator("dialog")).to_contain_text("The order wasn't placed")
-    await page.locator("dialog").get_by_role("button", name="Close").last.click()
+    await page.get_by_role("button", name="Back to the order").click()
+    await expect(page.locator("#order-symbol")).to_have_value("AAPL")
+    await page.locator("dialog").get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Resume …").click()
     await page.get_by_label("Reason").fill("it is quiet again")
     await page.get_by_role("button", name="Resume trading").click()

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from broker.base import BaseBroker
-from broker.errors import BrokerError, FieldProblem, InvalidRequest, OrderOutcomeUnknown, UnsupportedOperation
+from broker.errors import (
+    BrokerError,
+    FieldProblem,
+    InvalidRequest,
+    NotConnected,
+    OrderNotFound,
+    OrderOutcomeUnknown,
+    UnsupportedOperation,
+)
 from broker.journal import Journal
 from broker.models import Order, OrderRequest
 from broker.service import halt
+from broker.service.connections import Connection
 from broker.service.dashboard.forms import sent
 from broker.service.dashboard.pages import dashboard_of
 from broker.service.problems import field_name
 from broker.service.routes import Reader, Trader, Via
 from broker.service.schemas import OrderBody, ReplaceBody
+from broker.timeline_words import executed_at, more, what
 
 actions = APIRouter(include_in_schema=False)
 
@@ -46,9 +55,12 @@ _SHOWS = {
 class Line(NamedTuple):
     """One line of an order's life."""
 
-    at: datetime | str | None
+    at: str
+    kind: str
     what: str
-    more: str = ""
+    more: str
+    #: when the broker executed it, where that was told late
+    executed: str | None
 
 
 @actions.get("/orders/{connection_id}/new")
@@ -93,8 +105,15 @@ async def preview_order(who: Trader, via: Via, connection_id: str, request: Requ
         preview, why = None, "This broker gives no preview."
     except BrokerError as failure:
         return _form(request, connection_id, broker, form, problem=failure.message)
+    account = dashboard_of(request).watch(connection_id, via, request).shown.account.value
     return dashboard_of(request).html(
-        "dialogs/preview.html", via=connection_id, form=form, preview=preview, no_preview=why, mode=via.mode
+        "dialogs/preview.html",
+        via=connection_id,
+        form=form,
+        preview=preview,
+        no_preview=why,
+        mode=via.mode,
+        account=account.id if account is not None else "",
     )
 
 
@@ -103,6 +122,7 @@ async def place_order(who: Trader, via: Via, connection_id: str, request: Reques
     """Place the order that was previewed."""
     form = await sent(request)
     order, problem, unknown = None, "", False
+    again = form
     if via.mode == "live" and form.get("real_money") != "yes":
         problem = "It would trade real money, and that wasn't confirmed."
     else:
@@ -112,37 +132,56 @@ async def place_order(who: Trader, via: Via, connection_id: str, request: Reques
                 order = await asyncio.shield(broker.place_order_async(asked))
         except OrderOutcomeUnknown as silence:
             problem, unknown = silence.message, True
+        except NotConnected as away:
+            problem = away.message  # nothing was sent: under the same id it is the same order
         except BrokerError as failure:
             problem = failure.message
-    dashboard_of(request).watch(connection_id, via, request).refresh()
-    return dashboard_of(request).html("dialogs/placed.html", order=order, problem=problem, unknown=unknown)
+            # Under its id the answer would be the same for ever.
+            again = {**form, "client_order_id": uuid.uuid4().hex}
+    return _done(request, connection_id, via, order=order, problem=problem, unknown=unknown, again=again)
 
 
 @actions.get("/orders/{connection_id}/{order_id}")
 async def order_life(
     who: Reader, via: Via, connection_id: str, order_id: OrderId, request: Request
 ) -> Response:
-    """Everything that is known of an order."""
-    broker = via.broker
-    order = await broker.get_order_async(order_id)
-    fills = await asyncio.to_thread(Journal(request.app.state.engine).fills.of_order, order.id)
-    life = [Line(order.created_at, "recorded in the journal, then sent")]
-    life += [
-        Line(
-            fill.time,
-            f"filled {fill.qty:g} at {fill.price:,.2f}",
-            "" if fill.commission is None else f"commission {fill.commission:,.2f} {fill.currency}",
-        )
-        for fill in sorted(fills, key=lambda fill: fill.time)
-    ]
-    if order.updated_at != order.created_at:
-        life.append(Line(order.updated_at, order.status.replace("_", " "), order.reason or ""))
+    """An order's whole life, in a dialog."""
+    return await _life("dialogs/life.html", via, connection_id, order_id, request)
+
+
+@actions.get("/orders/{connection_id}/{order_id}/life")
+async def order_life_now(
+    who: Reader, via: Via, connection_id: str, order_id: OrderId, request: Request
+) -> Response:
+    """The same anew, for the dialog that is open: something has happened to the order."""
+    return await _life("dialogs/life_now.html", via, connection_id, order_id, request)
+
+
+async def _life(
+    template: str, via: Connection, connection_id: str, order_id: str, request: Request
+) -> Response:
+    away, can_replace = "", False
+    try:
+        broker = via.broker
+        can_replace = broker.capabilities.replace
+        life = await broker.get_order_timeline_async(order_id)
+    except OrderNotFound:
+        raise
+    except BrokerError as failure:
+        # The journal knows it all the same, as it was.
+        shown = dashboard_of(request).watch(connection_id, via, request).shown.orders.value or []
+        known = next((order for order in shown if order.id == order_id), None)
+        if known is None:
+            raise
+        away = failure.message
+        life = await asyncio.to_thread(Journal(request.app.state.engine).timeline, known)
     return dashboard_of(request).html(
-        "dialogs/life.html",
+        template,
         via=connection_id,
-        order=order,
-        life=life,
-        can_replace=broker.capabilities.replace,
+        order=life.order,
+        life=[Line(one.at, one.kind, what(one), more(one), executed_at(one)) for one in life.entries],
+        away=away,
+        can_replace=can_replace,
     )
 
 
@@ -198,10 +237,11 @@ async def change_order(
     except InvalidRequest as wrong:
         errors = {p.field: p.message for p in wrong.problems}
         return _change_form(request, connection_id, via.mode, before, form, errors)
+    except OrderOutcomeUnknown as silence:
+        return _done(request, connection_id, via, done="changed", problem=silence.message, unknown=True)
     except BrokerError as failure:
         return _change_form(request, connection_id, via.mode, before, form, problem=failure.message)
-    dashboard_of(request).watch(connection_id, via, request).refresh()
-    return dashboard_of(request).html("dialogs/placed.html", order=order, problem="", unknown=False)
+    return _done(request, connection_id, via, done="changed", order=order)
 
 
 @actions.get("/switch/{action}")
@@ -242,6 +282,30 @@ def _halted(done: halt.Halting) -> list[str]:
         lines.append(f"{cancelled} working orders are being cancelled.")
     lines += [f"Orders of {name} couldn't be cancelled: {why}" for name, why in done.not_cancelled.items()]
     return lines
+
+
+def _done(
+    request: Request,
+    connection_id: str,
+    via: Connection,
+    *,
+    done: str = "placed",
+    order: Order | None = None,
+    problem: str = "",
+    unknown: bool = False,
+    again: dict[str, str] | None = None,
+) -> Response:
+    """What became of it. `again`: the form to go back to, if the order wasn't placed."""
+    dashboard_of(request).watch(connection_id, via, request).refresh()
+    return dashboard_of(request).html(
+        "dialogs/placed.html",
+        via=connection_id,
+        done=done,
+        order=order,
+        problem=problem,
+        unknown=unknown,
+        again=again or {},
+    )
 
 
 def _asked(form: dict[str, str], user: str) -> OrderRequest:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 UNKNOWN = "–"
 _UNKNOWN = Markup("–")
+_FORMS = {"time": "%H:%M:%S UTC", "exact": "%Y-%m-%d %H:%M:%S UTC"}
 
 
 def money(value: float | None, currency: str = "") -> str:
@@ -42,12 +43,13 @@ def quantity(value: float | None) -> str:
 def moment(value: str | datetime | None, form: str = "time") -> Markup:
     """A moment in UTC, which the script writes in the reader's own time zone.
 
-    `form`: `time` (of day), `date` (and time), or `age` (how long ago, kept up to date).
+    `form`: `time` (of day), `date` (and time), `exact` (date and time with seconds), or `age` (how long ago,
+    kept up to date).
     """
     if not value:
         return _UNKNOWN
     found = datetime.fromisoformat(value) if isinstance(value, str) else value
-    text = found.astimezone(UTC).strftime("%H:%M:%S UTC" if form == "time" else "%Y-%m-%d %H:%M UTC")
+    text = found.astimezone(UTC).strftime(_FORMS.get(form, "%Y-%m-%d %H:%M UTC"))
     return Markup('<time datetime="{}" data-form="{}">{}</time>').format(
         found.astimezone(UTC).isoformat(timespec="milliseconds"), form, text
     )

@@ -12,6 +12,7 @@ let clockAhead = 0; // ms by which the server's clock is ahead of ours
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const MINUTE = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 function age(ms) {
   const s = Math.max(0, Math.round(ms / 1000));
@@ -24,7 +25,8 @@ function writeTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const moment = new Date(element.dateTime);
     const form = element.dataset.form;
-    element.textContent = form === "age" ? `${age(now() - moment)} ago` : form === "time" ? TIME.format(moment) : dated(moment);
+    if (form === "age") element.textContent = `${age(now() - moment)} ago`;
+    else element.textContent = form === "date" ? dated(moment) : (form === "time" ? TIME : EXACT).format(moment);
     element.title = moment.toString();
   }
 }
@@ -87,6 +89,7 @@ function refreshShown() {
   writeTimes(document);
   for (const table of document.querySelectorAll("table[data-sorts]")) sort(table);
   fitOrderForm();
+  followLife();
   tellAges();
 }
 
@@ -136,7 +139,7 @@ dialog.addEventListener("close", () => dialog.replaceChildren());
 
 document.addEventListener("click", (event) => {
   const does = event.target.closest("[data-does]")?.dataset.does;
-  if (does === "close" || does === "close-after") setTimeout(() => dialog.close(), does === "close" ? 0 : 300);
+  if (does === "close") setTimeout(() => dialog.close(), 0);
   if (does === "theme") changeTheme();
   if (does === "log-out") logOut();
 });
@@ -154,6 +157,16 @@ function fitOrderForm() {
 async function logOut() {
   await fetch("/session", { method: "DELETE" });
   location.assign("/login");
+}
+
+// The order whose life is open: when its row in the list has changed, it is read anew, once for each change.
+let followed = "";
+function followLife() {
+  const life = dialog.querySelector("[data-life]");
+  const version = life && document.getElementById(`order-${life.dataset.life}`)?.dataset.version;
+  if (!version || version === life.dataset.version || version === followed) return;
+  followed = version;
+  htmx.trigger(life, "moved");
 }
 
 // ---- light and dark -------------------------------------------------------------------------------------
