@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import broker, fleet, machine, up
+from benchmarks import broker, dashboard, fleet, machine, up
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[str]]] = {
     "broker": broker.measure,
+    "dashboard": dashboard.measure,
     "fleet": fleet.measure,
     "up": up.measure,
 }
