@@ -9,6 +9,7 @@ BASE ?=
 REGISTRY ?=
 DECISIONS ?=
 BACKUP ?=
+LOGIN ?=
 
 # Without bytecode every process would compile what it imports anew, Pulumi's SDKs above all.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,7 +33,8 @@ help:
 	@echo "make preview   show what up would do"
 	@echo "make drift     fail if anything isn't as the last up left it"
 	@echo "make status    what runs, and how it is"
-	@echo "make verify    try the gateway: live orders leave only through one that has passed (NAME=live: the second)"
+	@echo "make verify    try the gateway: live orders leave only through one that has passed (NAME=live: the second);"
+	@echo "               and what is deployed, the dashboard, and with LOGIN=file (or -) a droplet's whole life"
 	@echo "make logs      what machines and service say (NAME=machine)"
 	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:PORT)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
@@ -72,9 +74,13 @@ status output:
 	$(ready_with_cli)
 	$(stack) --name '$(NAME)'
 
-logs token login dashboard verify:
+logs token login dashboard:
 	$(ready)
 	$(stack) --name '$(NAME)'
+
+verify:
+	$(ready)
+	$(stack) --name '$(NAME)' --login '$(LOGIN)'
 
 tunnel:
 	$(ready)

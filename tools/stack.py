@@ -18,7 +18,7 @@ from tools.real_stack import RealStack
 from tools.restore import restore
 from tools.rollback import given, roll_back
 from tools.steps import Progress, SetupFailed
-from tools.verify import verify
+from tools.verify import Wanted, login_file, verify
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--port", type=int, default=4002, help="the machine's port that tunnel leads to")
     result.add_argument("--listen", default="", help="where tunnel listens (default: the same port here)")
     result.add_argument("--decisions", default="", help="what becomes of each order (rollback)")
+    result.add_argument("--login", default="", help="a file with a login, or - for standard input (verify)")
     result.add_argument("--backup", default="", help="a backup's ID (restore)")
     result.add_argument("--image", default="", help="the service's image in place of the configured one")
     result.add_argument("--yes", action="store_true", help="don't ask (stacks other than local)")
@@ -83,15 +84,12 @@ def status(stack: LocalStack) -> None:
         print(f"  {url}\n  broker: {summary.broker(health)}")
 
 
-def check_gateway(outputs: dict[str, object], token: str, connection: str) -> None:
-    """Have the service try the gateway of a connection, `default` if empty.
+def check_stack(stack: LocalStack | RealStack, token: str, connection: str, login: str) -> None:
+    """Go through what an operator would try after `up`, with the gateway of a connection (default if empty).
 
-    Raises `CommandFailed` if it didn't pass.
+    Raises `CommandFailed` if something failed.
     """
-    url = outputs.get("service_url")
-    if not url:
-        raise CommandFailed("There is no service to ask: `make up` makes it.")
-    if not verify(str(url), token, connection or "default"):
+    if not verify(stack, token, Wanted(connection or "default", login_file(login))):
         raise CommandFailed("The table says what to mend; then run the same command again.")
 
 
@@ -158,7 +156,8 @@ def run_local(options: argparse.Namespace) -> None:
         case "status":
             status(stack)
         case "verify":
-            check_gateway(stack.outputs(), stack.token("operator"), options.name)
+            token = stack.token("operator", "trader", "user")
+            check_stack(stack, token, options.name, options.login)
         case "rollback":
             roll_back(stack, stack.token(), given(options.decisions), person())
         case "restore":
@@ -188,7 +187,8 @@ def run_real(options: argparse.Namespace) -> None:
             print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
             print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
         case "verify":
-            check_gateway(stack.outputs(), operator_token(stack.name, os.environ), options.name)
+            token = operator_token(stack.name, os.environ)
+            check_stack(stack, token, options.name, options.login)
         case "rollback":
             token = operator_token(stack.name, os.environ)
             roll_back(stack, token, given(options.decisions), person())

@@ -1,4 +1,5 @@
-"""Cloud Run Admin API v2, as far as deployments use it: executing a job and waiting for its end.
+"""Cloud Run Admin API v2, as far as deployments use it: executing a job and waiting for its end, and
+looking at what was deployed.
 
 cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run, and the long-running operations
 of google.aip.dev/151. Only the person at this machine may execute jobs: the token that
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 PERSON = "person@local"
 RUN_JOB = "gcp:cloudrunv2/job:Job"
+RUN_SERVICE = "gcp:cloudrunv2/service:Service"
 _JOB = "/v2/projects/{project}/locations/{location}/jobs/{job}:run"
+_SERVICE = "/v2/projects/{project}/locations/{location}/services/{service}"
 _OPERATION = "/v2/projects/{project}/locations/{location}/operations/{operation}"
 _FAILED = 9  # google.rpc.Code.FAILED_PRECONDITION
 _EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
@@ -107,22 +110,44 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
         except CloudError as error:
             return refusal(error)
 
+    async def service(request: Request) -> Response:
+        try:
+            place = _authorized_place(cloud, request, "run.services.get")
+            return JSONResponse(_described(cloud, f"{place}/services/{request.path_params['service']}"))
+        except CloudError as error:
+            return refusal(error)
+
     async def unknown(request: Request) -> Response:
         return refusal(CloudError(404, f"The requested URL {request.url.path} was not found on this server."))
 
     return [
         Route(_JOB, run, methods=["POST"]),
         Route(_OPERATION, operation),
+        Route(_SERVICE, service),
         Route("/{rest:path}", unknown),
     ]
 
 
-def _authorized_place(cloud: Cloud, request: Request) -> str:
+def _described(cloud: Cloud, name: str) -> dict[str, Any]:
+    """A service as the API describes it. Raises `CloudError` 404."""
+    found = cloud.store.get(RUN_SERVICE, name)
+    if found is None:
+        raise CloudError(404, f"Resource '{name.rpartition('/')[2]}' of kind 'SERVICE' does not exist.")
+    template = dict(found.outputs["template"])
+    # What the provider calls `envs` is `env` in the API.
+    template["containers"] = [
+        {("env" if key == "envs" else key): value for key, value in container.items()}
+        for container in template.get("containers") or []
+    ]
+    return {"name": name, "uri": found.outputs.get("uri"), "template": template}
+
+
+def _authorized_place(cloud: Cloud, request: Request, permission: str = "run.jobs.run") -> str:
     """The location that is spoken of. Raises `CloudError` 401 or 403."""
     identity = authenticate(cloud, request.headers.get("authorization", ""))
     project, location = request.path_params["project"], request.path_params["location"]
     if identity.email != PERSON or project != cloud.settings.project:
-        raise CloudError(403, f"Permission 'run.jobs.run' denied on resource 'projects/{project}'.")
+        raise CloudError(403, f"Permission '{permission}' denied on resource 'projects/{project}'.")
     return f"projects/{project}/locations/{location}"
 
 

@@ -7,16 +7,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
 from localcloud.control import Daemon
+from localcloud.providers.gcp.billing import ACCOUNT
 from tests.e2e.conftest import Service, a_stack, eventually
 from tests.e2e.users import User
 from tools.environments import CHECKOUT
 from tools.local_stack import LocalStack
+
+# What real stacks are watched by, which `local` leaves out.
+WATCHED: dict[str, Any] = {
+    "ibkr:monitoring.dashboard": True,
+    "ibkr:monitoring.uptimeCheck": True,
+    "ibkr:alerts.emails": ["ann@trader.test"],
+    "ibkr:budget.billingAccount": ACCOUNT,
+    "ibkr:budget.amount": 250,
+}
 
 
 @pytest.fixture
@@ -80,7 +91,10 @@ def droplets(stack: LocalStack) -> set[int]:
 
 
 def test_destroy_leaves_nothing_and_up_after_it_works(own: LocalStack) -> None:
+    for path, value in WATCHED.items():
+        own.config.set(path, value)
     own.up()
+    own.drift()
     network = own.cloud.remembered_network()
     assert network
     Service(own).until_connected()

@@ -12,7 +12,7 @@ from tests.e2e.conftest import Service, a_stack, eventually
 from tests.e2e.tunnel import tunnel
 from tools.local_stack import LocalStack
 from tools.rollback import CANCEL, KEEP, Desk
-from tools.verify import verify
+from tools.verify import Wanted, verify
 
 ORDER = {"symbol": "AAPL", "side": "buy", "qty": 1, "order_type": "limit", "time_in_force": "gtc"}
 
@@ -45,7 +45,7 @@ def test_both_gateways_trade_each_in_its_own_account_and_live_only_once_verified
     assert placed["paper"].status_code == 201
     locked = live("POST", "orders", json={**ORDER, **price, "client_order_id": "before"})
     assert locked.status_code == 423, "paper's verification would be none of live's, and there is none at all"
-    assert verify(service.url, both.token("operator"), "live")
+    assert verify(both, both.token("operator", "trader", "user"), Wanted("live"))
     placed["live"] = live("POST", "orders", json={**ORDER, **price, "client_order_id": "after"})
     assert placed["live"].status_code == 201, placed["live"].text
     ids = {name: answer.json()["id"] for name, answer in placed.items()}

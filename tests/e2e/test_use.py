@@ -1,13 +1,15 @@
 """What a person does after `make up`: read the account, trade, make mistakes."""
 
+import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import PROBLEM, Service, eventually
 from tools.local_stack import LocalStack
-from tools.verify import verify
+from tools.verify import Wanted, verify
 
 
 def test_the_stack_tells_where_everything_is(stack: LocalStack) -> None:
@@ -27,10 +29,29 @@ def test_the_account_is_the_one_that_the_gateway_logged_in_with(service: Service
 
 
 def test_the_gateway_passes_its_verification(stack: LocalStack, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(str(stack.outputs()["service_url"]), stack.token("operator"))
+    assert verify(stack, stack.token("operator", "trader", "user"))
     said = capsys.readouterr().out
     assert "FAIL" not in said
     assert "placed and cancelled" in said
+    rows = {line[2:].partition("  ")[0]: line for line in said.splitlines() if line.startswith("  ")}
+    for name in ("connector", "environment", "dashboard"):
+        assert "pass" in rows[name], rows[name]
+    assert "skipped" in rows["droplet round trip"]
+
+
+def test_a_droplets_whole_life_is_tried_for_who_asks(
+    stack: LocalStack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    username, password = f"verifier{uuid.uuid4().hex[:6]}", uuid.uuid4().hex
+    stack.cloud.add_user(username, password, "paper")
+    login = tmp_path / "login.json"
+    credentials = {"username": username, "password": password}
+    login.write_text(json.dumps({"credentials": credentials, "environment": "demo"}))
+    assert verify(stack, stack.token("operator", "trader", "user"), Wanted(login=str(login)))
+    said = capsys.readouterr().out
+    [line] = [line for line in said.splitlines() if "droplet round trip" in line]
+    assert "pass" in line
+    assert password not in said
 
 
 def test_a_market_order_fills_and_becomes_a_position(service: Service) -> None:
