@@ -22,20 +22,22 @@ ifeq ($(python),)
 $(error Python isn't on PATH. Install Python 3.11, 3.12 or 3.13 (apt install python3, dnf install python3))
 endif
 venv := .venv/bin/python
-stack = @$(venv) -m tools.stack $@ --stack '$(STACK)' $(if $(YES),--yes)
+stack = @$(venv) -m tools.stack $@ --stack '$(STACK)' $(if $(YES),--yes) $(if $(VERBOSE),--verbose)
+# On a terminal logs are followed unless FOLLOW=0.
+follow = $(if $(filter 0 no,$(FOLLOW)),,$(if $(FOLLOW),--follow,$$([ -t 1 ] && echo --follow)))
 ready := @$(python) -m tools.setup
 ready_with_cli := $(ready) --pulumi
 
 help:
-	@echo "make up        bring the stack up (STACK=local by default: no account needed)"
+	@echo "make up        bring the stack up (STACK=local by default: no account needed; VERBOSE=1: every line)"
 	@echo "make demo      a guided tour: an account connected, traded, killed, recovered, deleted"
 	@echo "make test      run every test"
 	@echo "make preview   show what up would do"
 	@echo "make drift     fail if anything isn't as the last up left it"
-	@echo "make status    what runs, and how it is"
+	@echo "make status    what runs, and how it is (NAME=part; JSON=1)"
 	@echo "make verify    try the gateway: live orders leave only through one that has passed (NAME=live: the second);"
 	@echo "               and what is deployed, the dashboard, and with LOGIN=file (or -) a droplet's whole life"
-	@echo "make logs      what machines and service say (NAME=machine)"
+	@echo "make logs      follow the service, a gateway or a droplet (NAME=service; FOLLOW=0: its end only)"
 	@echo "make tunnel    reach a machine's port from here (NAME= PORT=4002 LISTEN=127.0.0.1:PORT)"
 	@echo "make token     a bearer token for the local stack (make -s token)"
 	@echo "make dashboard a link that opens the dashboard, logged in"
@@ -72,9 +74,13 @@ env:
 
 status output:
 	$(ready_with_cli)
-	$(stack) --name '$(NAME)'
+	$(stack) --name '$(NAME)' $(if $(JSON),--json)
 
-logs token login dashboard:
+logs:
+	$(ready)
+	$(stack) --name '$(NAME)' $(follow)
+
+token login dashboard:
 	$(ready)
 	$(stack) --name '$(NAME)'
 

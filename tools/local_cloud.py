@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,19 @@ class LocalCloud:
                 return b"".join(connection.stream()).decode(errors="replace")
         except DaemonError as error:
             raise CommandFailed(str(error)) from None
+
+    def follow(self, name: str, before: int) -> Iterator[str]:
+        """The lines of a machine's console as they come, after the last `before` bytes of those that came."""
+        try:
+            connection = self._daemon.open("logs", name=name, follow=True, tail=before)
+        except DaemonError as error:
+            raise CommandFailed(str(error)) from None
+        with connection:
+            rest = b""
+            for data in connection.stream():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
 
     def argv(self, command: str, *arguments: str) -> list[str]:
         """The local cloud's own command line."""

@@ -130,6 +130,12 @@ class LocalStack:
         latest = self._checkpoint()
         return not (latest.get("resources") or latest.get("pending_operations"))
 
+    def resources(self) -> int:
+        """How many resources the stack holds."""
+        found = self._checkpoint().get("resources") or []
+        internal = ("pulumi:pulumi:", "pulumi:providers:")
+        return sum(not resource["type"].startswith(internal) for resource in found)
+
     def pulumi_environment(self) -> dict[str, str]:
         """The process environment in which the CLI works on this stack; the local cloud must run."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
@@ -244,7 +250,15 @@ class LocalStack:
         for line in engine.named_changes():
             print(f"  {line}", file=sys.stderr)
         if code != 0:
-            raise CommandFailed(failures.of_engine(command, engine, str(self.log)))
+            runs = self.cloud.is_running()
+            raise CommandFailed(failures.of_engine(command, engine, self.log, self.tail, runs))
+
+    def tail(self, machine: str) -> list[str]:
+        """The last lines of a machine's log, to be shown with a failure; none if they can't be had."""
+        try:
+            return self.cloud.log(machine).splitlines()
+        except CommandFailed:
+            return []
 
     def _ask(self, *arguments: str, text: str = "") -> str:
         argv = [str(self._pulumi_program()), *arguments]

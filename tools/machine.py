@@ -3,6 +3,7 @@
 Runs under whatever `python3` is, so it keeps to syntax that Python 3.6 reads, and to the standard library.
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -111,6 +112,22 @@ def look(checkout: Path, cache: Path) -> Facts:
         cache_disk=free_disk(cache),
         same_disk=os.stat(str(nearest(checkout))).st_dev == os.stat(str(nearest(cache))).st_dev,
     )
+
+
+def unwritable(error: OSError) -> Optional[str]:
+    """What to do about a file or folder that can't be written; None for a problem of another kind."""
+    where = error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk of {} is full. Free some of it, then type the same command.".format(where)
+    if error.errno == errno.EROFS:
+        return "{} is on a read-only disk. Clone to another one.".format(where)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "{} can't be written by this user ({}): it may be another user's, made with sudo.".format(
+            where, error.strerror
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "{} is a file, and a folder is needed there. Move it away.".format(where)
+    return None
 
 
 def problems(facts: Facts, needs_environment: bool, needs_cli: bool) -> List[str]:

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from tools import pulumi_cli, pulumi_process
+from tools import failures, pulumi_cli, pulumi_process
 from tools.environments import CHECKOUT, MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import POLICY
@@ -64,23 +65,22 @@ class RealStack:
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs."""
+        self._check_login()
         argv = [str(self._program()), "stack", "output", "--json", "--stack", self.name]
         told: dict[str, Any] = json.loads(pulumi_process.answer(argv, self._environment(), self._checkout))
         return told
 
-    def logs(self) -> None:
-        """The service's newest log lines."""
-        query = 'resource.type="cloud_run_revision"'
-        self.gcloud(
-            "logging", "read", query, "--limit", "100", "--format", "value(timestamp,severity,textPayload)"
-        )
+    def resources(self) -> int | None:
+        """How many resources the stack holds, where the backend tells."""
+        argv = [str(self._program()), "stack", "ls", "--json", "--project", "ibkr"]
+        told = json.loads(pulumi_process.answer(argv, self._environment(), self._checkout))
+        counts = {stack["name"].rpartition("/")[2]: stack.get("resourceCount") for stack in told}
+        return counts.get(self.name)
 
     def tunnel(self, name: str, port: int, listen: str) -> None:
         """Lead a local port to a machine's, through the Identity-Aware Proxy, until Ctrl-C."""
         address = f"--local-host-port={listen}"
-        self.gcloud(
-            "compute", "start-iap-tunnel", name or GATEWAY, str(port), address, "--zone", self._zone()
-        )
+        self.gcloud("compute", "start-iap-tunnel", name or GATEWAY, str(port), address, "--zone", self.zone())
 
     def configuration(self) -> dict[str, Any]:
         """The stack's configuration as it lies in its file, secrets encrypted."""
@@ -103,7 +103,8 @@ class RealStack:
         """The Google region of this stack's configuration."""
         return self._configured("gcp:region", None) or "us-west1"
 
-    def _zone(self) -> str:
+    def zone(self) -> str:
+        """The Google zone of this stack's gateway VM."""
         return self._configured("ibkr:gateway", "zone") or "us-west1-b"
 
     def _configured(self, key: str, part: str | None) -> str:
@@ -131,11 +132,30 @@ class RealStack:
         return ["--config-path", "--config", f"ibkr:api.image={self._image}"] if self._image else []
 
     def _pulumi(self, command: str, *options: str) -> None:
+        self._check_login()
         argv = [str(self._program()), command, "--stack", self.name, *options]
-        if self._unattended and command != "preview" and "--preview-only" not in options:
+        asks = command != "preview" and "--preview-only" not in options
+        if asks and self._unattended:
             argv.append("--yes")
+        elif asks and not sys.stdin.isatty():
+            raise CommandFailed(
+                f"`make {command}` asks before it changes {self.name}, and there is no terminal to answer. "
+                f"Look at `make preview STACK={self.name}`, then add YES=1."
+            )
         if pulumi_process.watched(argv, self._environment(), self._checkout) != 0:
             raise CommandFailed(f"`{command}` of the stack {self.name} failed; what Pulumi says is above.")
+
+    def _check_login(self) -> None:
+        """Whether Pulumi is told where the state is and how to read it, as far as that can be seen."""
+        home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+        told = any(os.environ.get(name) for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"))
+        if not told and not (home / "credentials.json").exists():
+            raise CommandFailed(failures.NO_STATE)
+        names = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+        salted = "encryptionsalt:" in (self._checkout / f"Pulumi.{self.name}.yaml").read_text()
+        # On a terminal Pulumi asks for it. An empty one is one, too.
+        if salted and not sys.stdin.isatty() and not any(name in os.environ for name in names):
+            raise CommandFailed(failures.NO_SECRETS)
 
     def _program(self) -> Path:
         found = pulumi_cli.locate()

@@ -11,6 +11,8 @@ from typing import Any
 # A gateway logs in within seconds; its first start in a cold page cache takes the longest.
 SECONDS_TO_CONNECT = 90.0
 PAUSE = 0.25
+# A unit that failed is started again by its machine, perhaps.
+SECONDS_OF_HOPE = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,22 @@ def reason_in(error: urllib.error.HTTPError) -> str:
 
 
 def wait(
-    url: str, token: str, seconds: float = SECONDS_TO_CONNECT, clock: Callable[[], float] = time.monotonic
+    url: str,
+    token: str,
+    seconds: float = SECONDS_TO_CONNECT,
+    clock: Callable[[], float] = time.monotonic,
+    hopeless: Callable[[], bool] = lambda: False,
 ) -> Health:
-    """Ask until the broker is connected, or for so many seconds; the last answer."""
+    """Ask until the broker is connected, or for so many seconds; the last answer.
+
+    Gives up sooner where it has been `hopeless` for a while: then waiting doesn't help.
+    """
     until = clock() + seconds
+    hoped = clock()
     while True:
         latest = health(url, token)
-        if latest.ok or clock() > until:
+        if not hopeless():
+            hoped = clock()
+        if latest.ok or clock() > min(until, hoped + SECONDS_OF_HOPE):
             return latest
         time.sleep(PAUSE)

@@ -32,7 +32,9 @@ def check(wants_cli: bool) -> List[str]:
     needs_cli = wants_cli and seems_to_need_cli()
     if is_running and not (needs_environment or needs_cli):
         return []
-    return machine.problems(machine.look(CHECKOUT, machine.cache_folder()), needs_environment, needs_cli)
+    return machine.problems(
+        machine.look(CHECKOUT / ".local", machine.cache_folder()), needs_environment, needs_cli
+    )
 
 
 def make_ready(wants_cli: bool, wants_ib_async: bool) -> None:
@@ -66,6 +68,12 @@ def main() -> int:
         make_ready("--pulumi" in arguments, "--ib-async" in arguments)
     except SetupFailed as failure:
         print(str(failure), file=sys.stderr)
+        return 1
+    except OSError as error:
+        said = machine.unwritable(error)
+        if said is None:
+            raise
+        print(said, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)

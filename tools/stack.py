@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools import demo, pulumi_cli, pulumi_process, service_check, summary
+from tools import demo, failures, logs, machine, pulumi_cli, pulumi_process, service_check, status, summary
 from tools.environments import MAIN
 from tools.local_cloud import CommandFailed
 from tools.local_stack import STACK, LocalStack
@@ -19,6 +19,10 @@ from tools.restore import restore
 from tools.rollback import given, roll_back
 from tools.steps import Progress, SetupFailed
 from tools.verify import Wanted, login_file, verify
+
+
+class Unwell(Exception):
+    """All was shown, and not all is well: only the exit code is still to be told."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,19 +41,47 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--login", default="", help="a file with a login, or - for standard input (verify)")
     result.add_argument("--backup", default="", help="a backup's ID (restore)")
     result.add_argument("--image", default="", help="the service's image in place of the configured one")
+    result.add_argument("--follow", action="store_true", help="logs as they come, until Ctrl-C")
+    result.add_argument("--json", action="store_true", help="status for programs")
+    result.add_argument("--verbose", action="store_true", help="Pulumi's own lines as well (local)")
     result.add_argument("--yes", action="store_true", help="don't ask (stacks other than local)")
     return result
 
 
 def up(stack: LocalStack) -> None:
-    """Make the local stack, wait until it works, say what runs."""
+    """Make the local stack, wait until it works, say what runs. Raises CommandFailed."""
     stack.up()
     outputs = stack.outputs()
     health = service_check.Health(False, "no service is declared")
     if outputs.get("service_url"):
-        with Progress("Waiting for the gateway's login"):
-            health = service_check.wait(str(outputs["service_url"]), stack.token())
+        url = str(outputs["service_url"])
+        check_address(url, stack.configuration())
+        with Progress("Waiting for the gateway's login") as progress:
+            health = service_check.wait(url, stack.token(), hopeless=lambda: gateway_ails(stack))
+            if not health.ok:
+                progress.result(health.says, failed=True)
+        if not health.ok:
+            raise CommandFailed(failures.of_broker(health, stack.cloud.machines(), stack.tail))
     print(summary.running(outputs, health, stack.token()))
+
+
+def gateway_ails(stack: LocalStack) -> bool:
+    """Whether something is wrong with the gateway's machine that waiting doesn't mend."""
+    machines = stack.cloud.machines()
+    return any(failures.ailing(machine) for machine in machines if machine["kind"] == "gce")
+
+
+def check_address(url: str, configuration: Mapping[str, Any]) -> None:
+    """Whether the service is where droplets look for it. Raises CommandFailed."""
+    fleet = configuration.get("ibkr:fleet") or {}
+    declared = str(fleet.get("serviceUrl") or url)
+    if fleet.get("enabled") and declared != url:
+        raise CommandFailed(
+            f"Another program of this machine has the service's address, {declared}. The service got {url}, "
+            "where no droplet looks for it.\n"
+            f"End that program (`ss -ltnp 'sport = :{declared.rpartition(':')[2]}'` shows it), then "
+            "`make destroy` and `make up`."
+        )
 
 
 def service_url(outputs: Mapping[str, Any]) -> str:
@@ -65,23 +97,11 @@ def destroy(stack: LocalStack) -> None:
     print("Nothing of the local stack runs.")
 
 
-def status(stack: LocalStack) -> None:
-    """What of the local stack runs, and how it is."""
-    if not stack.cloud.is_running():
-        held = "" if stack.is_empty() else " The stack isn't empty: `make up` starts it again."
-        print(f"The local cloud doesn't run.{held}")
-        return
-    rows: list[tuple[str, ...]] = [
-        (str(machine.get("name", "")), str(machine.get("status", "")), str(machine.get("address", "")))
-        for machine in stack.cloud.machines()
-    ]
-    print(summary.painted("Machines", summary.BOLD))
-    print(summary.table(rows) or "  none")
-    url = stack.outputs().get("service_url")
-    if url:
-        health = service_check.health(str(url), stack.token())
-        print(summary.painted("Service", summary.BOLD))
-        print(f"  {url}\n  broker: {summary.broker(health)}")
+def show_status(report: status.Report, as_json: bool) -> None:
+    """Print it. Raises Unwell if something that should run doesn't."""
+    print(status.as_json(report) if as_json else status.as_text(report))
+    if not report.is_well:
+        raise Unwell
 
 
 def check_stack(stack: LocalStack | RealStack, token: str, connection: str, login: str) -> None:
@@ -91,18 +111,6 @@ def check_stack(stack: LocalStack | RealStack, token: str, connection: str, logi
     """
     if not verify(stack, token, Wanted(connection or "default", login_file(login))):
         raise CommandFailed("The table says what to mend; then run the same command again.")
-
-
-def logs(stack: LocalStack, name: str) -> None:
-    """A machine's log, or which machines there are."""
-    if not stack.cloud.is_running():
-        raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
-    if name:
-        sys.stdout.write(stack.cloud.log(name))
-        return
-    for machine in stack.cloud.machines():
-        print(summary.painted(f"== {machine['name']}  (make logs NAME={machine['name']})", summary.BOLD))
-        print("\n".join(stack.cloud.log(machine["name"]).splitlines()[-5:]))
 
 
 def tunnel(stack: LocalStack, name: str, port: int, listen: str) -> None:
@@ -137,7 +145,7 @@ def person() -> Callable[[str], str] | None:
 
 def run_local(options: argparse.Namespace) -> None:
     """A command on the stack `local`."""
-    stack = LocalStack()
+    stack = LocalStack(verbose=options.verbose)
     if options.image:
         raise CommandFailed("IMAGE is for real stacks: `local` runs this checkout.")
     match options.command:
@@ -154,7 +162,7 @@ def run_local(options: argparse.Namespace) -> None:
         case "destroy":
             destroy(stack)
         case "status":
-            status(stack)
+            show_status(status.of_local(stack).about(options.name), options.json)
         case "verify":
             token = stack.token("operator", "trader", "user")
             check_stack(stack, token, options.name, options.login)
@@ -163,7 +171,7 @@ def run_local(options: argparse.Namespace) -> None:
         case "restore":
             raise CommandFailed("The local database has no backups: it is a folder under .local/cloud.")
         case "logs":
-            logs(stack, options.name)
+            logs.of_local(stack, options.name, options.follow)
         case "tunnel":
             tunnel(stack, options.name, options.port, options.listen)
         case "output":
@@ -183,9 +191,8 @@ def run_real(options: argparse.Namespace) -> None:
         case "up" | "preview" | "drift" | "refresh" | "destroy":
             getattr(stack, options.command)()
         case "status":
-            outputs = stack.outputs()
-            print(summary.table([(name, str(value)) for name, value in sorted(outputs.items())]))
-            print(f"More: gcloud run services list --project {stack.project()}; make logs STACK={stack.name}")
+            report = status.of_real(stack, lambda: operator_token(stack.name, os.environ))
+            show_status(report.about(options.name), options.json)
         case "verify":
             token = operator_token(stack.name, os.environ)
             check_stack(stack, token, options.name, options.login)
@@ -195,7 +202,7 @@ def run_real(options: argparse.Namespace) -> None:
         case "restore":
             restore(stack, options.backup, person(), options.yes)
         case "logs":
-            stack.logs()
+            logs.of_real(stack, options.name, options.follow, lambda: operator_token(stack.name, os.environ))
         case "tunnel":
             stack.tunnel(options.name, options.port, options.listen)
         case "output":
@@ -222,15 +229,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(environment())
             return 0
         (run_local if options.stack == STACK else run_real)(options)
-    except (CommandFailed, SetupFailed) as failure:
-        print(failure, file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `| head` has seen enough
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - what is still to be flushed goes there
         return 0
+    except Unwell:
+        return 1
+    except CommandFailed as failure:
+        print(failures.with_remedy(failure), file=sys.stderr)
+        return 1
+    except SetupFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except OSError as error:
+        said = machine.unwritable(error)
+        if said is None:
+            raise
+        print(said, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        again = "" if options.command == "demo" else " The same command goes on from here."
-        print(f"Interrupted.{again}", file=sys.stderr)
+        if options.command != "logs":  # Ctrl-C is how one stops to follow
+            again = "" if options.command == "demo" else " The same command goes on from here."
+            print(f"Interrupted.{again}", file=sys.stderr)
         return 130
     return 0
 

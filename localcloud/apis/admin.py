@@ -132,7 +132,8 @@ class AdminServer:
         path = self._log_of(params["name"])
         await _answer(client, result={"path": str(path)})
         loop = asyncio.get_running_loop()
-        position = max(0, path.stat().st_size - _LOG_TAIL_BYTES) if path.exists() else 0
+        tail = int(params.get("tail") or _LOG_TAIL_BYTES)
+        position = max(0, path.stat().st_size - tail) if path.exists() else 0
         while True:
             if path.exists():
                 size = path.stat().st_size

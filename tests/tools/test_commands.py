@@ -146,6 +146,7 @@ def test_real_stacks_are_changed_under_the_policies_with_the_image_that_was_aske
     (tmp_path / "pulumi").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
     (tmp_path / "pulumi").chmod(0o755)
     monkeypatch.setattr(pulumi_cli, "locate", lambda: tmp_path)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://state")
     getattr(RealStack("staging", unattended=True, image=IMAGE), command)()
     done = {"drift": "refresh"}.get(command, command)
     assert (tmp_path / "called").read_text().strip() == f"{done} --stack staging {options}"
