@@ -60,7 +60,9 @@ def number(value: float | None) -> str:
 def _status(entry: TimelineEntry) -> str:
     status = entry.status or ""
     said = "cancel requested" if status == Status.PENDING_CANCEL else status.replace("_", " ")
-    if entry.broker_status and entry.broker_status.lower() != status.replace("_", ""):
+    # An execution may be told before the status that tells of it, which is the older one then.
+    told = (entry.broker_status or "") if status != Status.FILLED else ""
+    if told and told.lower() != status.replace("_", ""):
         said += f" (broker: {entry.broker_status})"
     if entry.filled_qty:
         traded = status in (Status.FILLED, Status.PARTIALLY_FILLED)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from broker.brokers.ibkr import IBKRBroker
 from broker.brokers.ibkr.journal_writer import JournalWriter
+from broker.brokers.ibkr.orders import TRAIL, TrackedOrder
 from broker.errors import JournalUnavailable, OrderRejected
 from broker.fills import FillBook
 from broker.journal import Journal
@@ -161,7 +163,7 @@ def test_a_process_that_dies_between_the_answer_and_its_commit_leaves_an_order_t
         dead.setattr(JournalWriter, "_write", lambda *_: None)  # nothing reaches the journal any more
         asked = request(order_type="limit", limit_price=price, client_order_id="one", time_in_force="gtc")
         answered = first.place_order(asked).status
-        assert answered in (status, Status.ACCEPTED), "the caller was answered"
+        assert answered in (status, Status.ACCEPTED, Status.SUBMITTED), "the caller was answered"
         first.disconnect()
         [left] = journal.recent(paper.account, 10)
         assert left.status == Status.SENT
@@ -221,3 +223,41 @@ def test_a_connection_that_breaks_during_a_comparison_is_made_again(
     go_on.set()
     eventually(lambda: broker.health().ok, "it connects again")
     assert settled(broker, broker.place_market_order("AAPL", 2, "buy"), "filled").filled_qty == 2
+
+
+def test_what_happens_while_the_database_is_away_is_told_later_with_its_own_times(
+    broker: IBKRBroker, paper: Paper, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.brokers.ibkr.journal_writer._PAUSE", 0.05)
+    asked = request(order_type="limit", limit_price=190.0, time_in_force="gtc")
+    order = settled(broker, broker.place_order(asked), "submitted")
+    away = threading.Event()
+
+    def refuse(_: Connection) -> None:
+        if away.is_set():
+            raise OperationalError("BEGIN", None, Exception("the database is away"))
+
+    event.listen(journal.engine, "begin", refuse, insert=True)
+    away.set()
+    tracked = broker._session().book.by_journal_id(order.id)
+    assert tracked is not None
+    broker._call(broker._cancel(order))
+    eventually(lambda: tracked.status == Status.CANCELLED, "TWS has said it")
+    back = datetime.now(UTC)
+    away.clear()
+    life = broker.get_order_timeline(order.id)
+    asked_at, ended = [entry for entry in life.entries if entry.status is not None][-2:]
+    assert (asked_at.status, ended.status) == (Status.PENDING_CANCEL, Status.CANCELLED)
+    assert asked_at.at <= ended.at < back.isoformat()
+    assert life.complete
+    assert not tracked.trail, "nothing waits any more"
+
+
+def test_states_that_wait_for_the_journal_are_bounded_and_the_last_one_counts() -> None:
+    tracked = TrackedOrder(1, 7, qty=5.0)
+    for number in range(3 * TRAIL):
+        tracked.warnings.append(f"{number}: a remark")
+        tracked.note_state()
+        tracked.note_state()
+    assert len(tracked.trail) == TRAIL
+    assert len(tracked.report().warnings) == len(tracked.trail[-1].warnings) == 3 * TRAIL
