@@ -33,13 +33,15 @@ class GatewayArgs:
 class GatewayVmArgs:
     """`user_data_values` are those of cloud-init/ib-gateway.yaml, without what the component knows itself.
 
-    `ready` must exist before the first boot: the secrets' versions and the VM's grants on them, and the way
-    out to the internet.
+    `software` is where installer and zip come from; the machine may read those that are gs:// objects, in
+    buckets of its own project. `ready` must exist before the first boot: the secrets' versions and the VM's
+    grants on them, and the way out to the internet.
     """
 
     service_account: gcp.serviceaccount.Account
     gateways: Sequence[GatewayArgs]
     user_data_values: Values
+    software: Sequence[str]
     project: str
     region: str
     zone: str
@@ -73,6 +75,11 @@ class GatewayVm(pulumi.ComponentResource):
                 member=args.service_account.member,
                 opts=child,
             )
+        reads = [
+            _may_read(f"{name}-software-{number}", args, source, child)
+            for number, source in enumerate(args.software)
+            if source.startswith("gs://")
+        ]
         address = gcp.compute.Address(
             f"{name}-address",
             name=name,
@@ -96,7 +103,7 @@ class GatewayVm(pulumi.ComponentResource):
             instance_inputs(name, args, address, settings_disk),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=list(args.ready),
+                depends_on=[*args.ready, *reads],
                 # Changed metadata updates in place, and cloud-init doesn't run again.
                 replace_on_changes=['metadata["user-data"]'],
                 # The name is fixed, the settings disk is attached read-write, and IBKR allows one session.
@@ -107,6 +114,23 @@ class GatewayVm(pulumi.ComponentResource):
         self.host = address.address
         self.instance_name = instance.name
         self.register_outputs({"host": self.host})
+
+
+def _may_read(
+    name: str, args: GatewayVmArgs, source: str, opts: pulumi.ResourceOptions
+) -> gcp.projects.IAMMember:
+    """The machine's right to read one object, granted on the project, where who deploys may grant."""
+    bucket, _, path = source.removeprefix("gs://").partition("/")
+    return gcp.projects.IAMMember(
+        name,
+        project=args.project,
+        role="roles/storage.objectViewer",
+        member=args.service_account.member,
+        condition=gcp.projects.IAMMemberConditionArgs(
+            title=name, expression=f'resource.name == "projects/_/buckets/{bucket}/objects/{path}"'
+        ),
+        opts=opts,
+    )
 
 
 def instance_inputs(

@@ -63,6 +63,7 @@ def declare_gateway(
                 for mode, secret in secrets.items()
             ],
             user_data_values=_user_data_values(settings),
+            software=[gateway.software.gateway_source, gateway.software.ibc_source],
             project=settings.project,
             region=settings.region,
             zone=gateway.zone,

@@ -94,6 +94,17 @@ def test_the_gateway_boots_after_its_grant_and_its_way_out(staging: Plan) -> Non
         assert needed in waits_for, "its first boot reads the secret and downloads software"
 
 
+def test_the_gateway_may_read_its_installer_in_a_private_bucket_and_no_other_object() -> None:
+    source = {"ibkr:gateway.software.gatewaySource": "gs://our-software/ibgateway/1045.sh"}
+    plan = plan_of(settings_of("staging", source))
+    (grant,) = [found for found in plan.resources if found.inputs.get("role") == "roles/storage.objectViewer"]
+    assert grant.inputs["condition"]["expression"] == (
+        'resource.name == "projects/_/buckets/our-software/objects/ibgateway/1045.sh"'
+    )
+    assert grant.inputs["member"].startswith("serviceAccount:ibkr-gateway@")
+    assert grant.name in plan.one("compute/instance:Instance").waits_for
+
+
 def test_the_gateway_reads_secrets_only_with_the_scope(staging: Plan) -> None:
     account = staging.one("compute/instance:Instance").inputs["serviceAccount"]
     assert account["scopes"] == ["cloud-platform"]
