@@ -16,6 +16,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from components.options import child_options
+from components.places import backup_location
 from components.secret import Secret, SecretArgs
 
 
@@ -113,6 +114,9 @@ def instance_settings(args: DatabaseArgs) -> gcp.sql.DatabaseInstanceSettingsArg
             enabled=args.backups,
             point_in_time_recovery_enabled=args.backups,
             start_time="09:00",  # UTC: before the US markets open
+            # Backups outlive the region. The log of changes, which leads to a minute, is kept in the region.
+            location=backup_location(args.region) if args.backups else None,
+            transaction_log_retention_days=7 if args.backups else None,
         ),
     )
 

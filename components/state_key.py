@@ -1,7 +1,8 @@
 """The key that encrypts the secrets in the environments' Pulumi state.
 
-Google never deletes a key ring, and a destroyed key can't be made again under its name, so both are
-protected here: to lose this key is to lose the stacks' secrets.
+It lies in a multi-region: with the region of the rest lost, the stacks' secrets can still be read
+(docs/runbooks.md). Google never deletes a key ring, and a destroyed key can't be made again under its name,
+so both are protected here: to lose this key is to lose the stacks' secrets.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # Where Google resources may be: near IBKR's American servers, and at tier 1 prices.
 GOOGLE_REGIONS = frozenset({"us-west1", "us-central1", "us-east1", "us-east4"})
+# What must outlive a region: the key of the stacks' secrets.
+GOOGLE_MULTI_REGIONS = frozenset({"us"})
 # DigitalOcean's American and Canadian ones.
 DROPLET_REGIONS = frozenset({"nyc1", "nyc2", "nyc3", "sfo2", "sfo3", "tor1"})
 
@@ -29,5 +31,13 @@ LABELLED = frozenset(
         "compute/instance:Instance",
         "kms/cryptoKey:CryptoKey",
         "secretmanager/secret:Secret",
+    }
+)
+# What Google labels by `userLabels`.
+USER_LABELLED = frozenset(
+    {
+        "monitoring/alertPolicy:AlertPolicy",
+        "monitoring/notificationChannel:NotificationChannel",
+        "monitoring/uptimeCheckConfig:UptimeCheckConfig",
     }
 )

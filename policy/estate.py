@@ -57,8 +57,10 @@ def deletion_protection(resource: Resource, stack: Stack) -> Iterator[str]:
 def labels(resource: Resource, stack: Stack) -> Iterator[str]:
     """Whose it is, on the bill and in the console."""
     database = resource.is_a("sql/databaseInstance:DatabaseInstance")
-    if database or resource.is_a(*allowed.LABELLED):
-        there = (resource.known("settings") or {}).get("userLabels") if database else resource.known("labels")
+    of_user = resource.is_a(*allowed.USER_LABELLED)
+    if database or of_user or resource.is_a(*allowed.LABELLED):
+        key = "userLabels" if of_user else "labels"
+        there = (resource.known("settings") or {}).get("userLabels") if database else resource.known(key)
         there = there or {}
         missing = [label for label in allowed.LABELS if not there.get(label)]
         if missing:
@@ -67,6 +69,18 @@ def labels(resource: Resource, stack: Stack) -> Iterator[str]:
         tags = resource.known("tags")
         if tags is not None and not any(str(tag).startswith("stack:") for tag in tags):
             yield "lacks its stack's tag, which firewall and sweep go by. Take them from broker.fleet.spec."
+
+
+def told(resource: Resource, stack: Stack) -> Iterator[str]:
+    """An alert that nobody gets is none: policies are on and name a channel, budgets have a threshold."""
+    if resource.is_a("monitoring/alertPolicy:AlertPolicy"):
+        if resource.known("enabled") is False:
+            yield "is switched off. Delete it, or switch it on."
+        # Before they are made, channels are unknown, and that is somebody.
+        if not resource.inputs.get("notificationChannels"):
+            yield "notifies nobody. Set ibkr:alerts.emails."
+    if resource.is_a("billing/budget:Budget") and not resource.objects("thresholdRules"):
+        yield "has no threshold, so it never tells anybody. Set ibkr:budget.thresholds."
 
 
 def region(resource: Resource, stack: Stack) -> Iterator[str]:
@@ -78,6 +92,8 @@ def region(resource: Resource, stack: Stack) -> Iterator[str]:
     for key in ("region", "location", "zone"):
         value = resource.known(key)
         if not isinstance(value, str) or value.lower() in ("", "global"):
+            continue
+        if key == "location" and value.lower() in allowed.GOOGLE_MULTI_REGIONS and not droplet:
             continue
         found = value.rpartition("-")[0] if key == "zone" else value
         if found not in regions:

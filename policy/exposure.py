@@ -14,6 +14,7 @@ _SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|SECRET|TOKEN|PRIVATE_KEY|API_KEY|ACCESS_KEY|CREDENTIAL|^DATABASE_URL$|^ALERT_URLS$"
 )
 _REFERENCE_NAME = re.compile(r"_(FILE|PATH|NAME|ID|URL|ISSUER|AUDIENCE|ENABLED)$")
+_SECRET_HEADER = re.compile(r"authorization|cookie|token|key|secret", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----"  # PEM
     r"|\bdo[opr]_v1_[0-9a-f]{64}\b"  # DigitalOcean
@@ -54,8 +55,23 @@ def plaintext_secret(resource: Resource, stack: Stack) -> Iterator[str]:
                     f"has {found} in {path} in plain text: state and previews show it. Wrap the value in "
                     "pulumi.Output.secret()."
                 )
+    if resource.is_a("monitoring/uptimeCheckConfig:UptimeCheckConfig"):
+        yield from _uptime_check(resource)
     if resource.is_a("local:Command", "remote:Command"):
         yield from _command(resource, stack)
+
+
+def _uptime_check(resource: Resource) -> Iterator[str]:
+    """Whoever may look at the check reads the login and the headers that it sends."""
+    http = resource.inputs.get("httpCheck")
+    http = http if isinstance(http, Mapping) else {}
+    headers = http.get("headers")
+    named = [name for name in headers if _SECRET_HEADER.search(name)] if isinstance(headers, Mapping) else []
+    for what in (["authInfo"] if http.get("authInfo") else []) + sorted(named):
+        yield (
+            f"sends {what}, and whoever may look at the check reads it. Ask a path that needs no login, as "
+            "/health."
+        )
 
 
 def _variables(template: Any) -> Iterator[Mapping[str, Any]]:

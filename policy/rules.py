@@ -17,6 +17,7 @@ RULES: dict[str, Rule] = {
     "no-primitive-role": estate.primitive_role,
     "deletion-protection-in-production": estate.deletion_protection,
     "labels": estate.labels,
+    "alerts-reach-somebody": estate.told,
     "allowed-region": estate.region,
     "machine-size": estate.size,
 }

@@ -141,11 +141,12 @@ def _ci_and_key(
             "ci_preview_account": identity.preview.email,
         }
     if settings.state_key_ring:
+        from components.places import multi_region
         from components.state_key import StateKey, StateKeyArgs
 
         key = StateKey(
             settings.state_key_ring,
-            StateKeyArgs(settings.region, key_users, labels(settings)),
+            StateKeyArgs(multi_region(settings.region), key_users, labels(settings)),
             waiting(enabled, "cloudkms"),
         )
         outputs["state_key"] = key.url

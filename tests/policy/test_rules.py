@@ -27,6 +27,9 @@ DISK = "gcp:compute/disk:Disk"
 DROPLET = "digitalocean:index/droplet:Droplet"
 DROPLET_FIREWALL = "digitalocean:index/firewall:Firewall"
 COMMAND = "command:local:Command"
+ALERT = "gcp:monitoring/alertPolicy:AlertPolicy"
+BUDGET = "gcp:billing/budget:Budget"
+UPTIME_CHECK = "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig"
 LABELS = {"app": "ibkr", "stack": "staging", "managed-by": "pulumi"}
 TCP = [{"protocol": "tcp", "ports": ["4002"]}]
 
@@ -48,6 +51,19 @@ def job(**variable: Any) -> dict[str, Any]:
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
+    ("alerts-reach-somebody", ALERT, {}, "notifies nobody"),
+    ("alerts-reach-somebody", ALERT, {"notificationChannels": []}, "notifies nobody"),
+    ("alerts-reach-somebody", ALERT, {"enabled": False, "notificationChannels": ["c"]}, "switched off"),
+    ("alerts-reach-somebody", BUDGET, {"thresholdRules": []}, "has no threshold"),
+    ("labels", UPTIME_CHECK, {"labels": LABELS}, "lacks the labels app, stack, managed-by"),
+    (
+        "no-plaintext-secret",
+        UPTIME_CHECK,
+        {"httpCheck": {"headers": {"Authorization": "Bearer x"}}},
+        "sends Authorization",
+    ),
+    ("no-plaintext-secret", UPTIME_CHECK, {"httpCheck": {"authInfo": Secret({})}}, "sends authInfo"),
+    ("allowed-region", "gcp:kms/keyRing:KeyRing", {"location": "europe"}, "is in europe"),
     (
         "no-public-address",
         INSTANCE,
@@ -160,6 +176,11 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("machine-size", "gcp:vpcaccess/connector:Connector", {"machineType": "e2-standard-8"}, "e2-micro"),
 ]
 PASSES: list[tuple[str, str, dict[str, Any]]] = [
+    ("alerts-reach-somebody", ALERT, {"notificationChannels": [UNKNOWN]}),
+    ("alerts-reach-somebody", BUDGET, {"thresholdRules": [{"thresholdPercent": 1}]}),
+    ("labels", ALERT, {"userLabels": LABELS}),
+    ("no-plaintext-secret", UPTIME_CHECK, {"httpCheck": {"path": "/health", "headers": {"Accept": "*/*"}}}),
+    ("allowed-region", "gcp:kms/keyRing:KeyRing", {"location": "us"}),
     ("no-public-address", INSTANCE, {"networkInterfaces": [{"subnetwork": "s"}]}),
     ("no-public-address", DATABASE, {"settings": {"ipConfiguration": {"ipv4Enabled": False}}}),
     ("no-open-ingress", FIREWALL, {"allows": TCP, "sourceRanges": ["10.10.1.0/28"]}),
