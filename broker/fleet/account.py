@@ -44,6 +44,7 @@ class Account:
     wanted: str
     policy: str
     unattended_live: bool
+    ib_account: str
     status: str
     status_reason: str
     status_detail: str

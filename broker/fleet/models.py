@@ -42,6 +42,8 @@ broker_accounts = Table(
     Column("policy", String(64), nullable=False, server_default="always"),
     #: the user knows that a live login needs a person at every start, and wants a policy all the same
     Column("unattended_live", Boolean, nullable=False, server_default=false()),
+    #: which of the login's IBKR accounts is the connection's own; empty while there is but one
+    Column("ib_account", String(16), nullable=False, server_default=""),
     Column("status", String(16), nullable=False),
     Column("status_reason", String(64), nullable=False, server_default=""),
     Column("status_detail", Text, nullable=False, server_default=""),

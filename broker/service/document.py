@@ -140,6 +140,7 @@ COMMON = {
     "time": "When",
     "time_in_force": "`day`, `gtc`, `ioc`, `fok`, `opg` or `cls`",
     "trail_percent": "How far a trailing stop follows the price, in per cent",
+    "ib_account": "Which of the login's IBKR accounts the connection trades; empty while it has but one",
     "unattended_live": "Of a live account: its user knows that each login must be approved on the phone",
     "unrealized_pl": "Profit or loss if it were closed at the current price",
     "updated_at": "When it changed last",

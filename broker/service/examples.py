@@ -71,6 +71,7 @@ _ACCOUNT = fleet_schemas.ConnectedAccount(
     wanted="running",
     policy="always",
     unattended_live=False,
+    ib_account="",
     region="nyc1",
     created_at=WHEN,
     checked_at=None,

@@ -18,7 +18,7 @@ from broker.fleet.policies import PolicyError, check_policy
 from broker.fleet.repository import AlreadyConnected, Conflict, KeyReused
 from broker.service.fleet import Fleet
 from broker.service.fleet_problems import Refusal, unknown_account, wrong_field
-from broker.service.fleet_schemas import ConnectBody, Credentials, PolicyBody
+from broker.service.fleet_schemas import ConnectBody, Credentials, IbAccountBody, PolicyBody
 
 _ACCOUNT_ID = re.compile(r"ib-(demo|live|paper)-[0-9a-f]{8}")
 _UNDER_WAY = (State.PROVISIONING, State.INITIALIZING, State.RUNNING)
@@ -104,6 +104,19 @@ def set_policy(fleet: Fleet, account_id: str, user_id: str, asked: PolicyBody) -
             return None
         values = {"policy": asked.policy, "unattended_live": asked.unattended_live}
         return fleet.repository.change(account, "policy", user_id, asked.policy, **values)
+
+    return _change(fleet, account_id, user_id, write)
+
+
+def set_ib_account(fleet: Fleet, account_id: str, user_id: str, asked: IbAccountBody) -> tuple[Account, bool]:
+    """Which account of the login is traded; IBKR alone knows whether there is one. Raises Refusal."""
+
+    def write(account: Account) -> Account | None:
+        if account.ib_account == asked.ib_account:
+            return None
+        return fleet.repository.change(
+            account, "ib_account", user_id, asked.ib_account, ib_account=asked.ib_account
+        )
 
     return _change(fleet, account_id, user_id, write)
 

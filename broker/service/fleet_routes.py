@@ -23,6 +23,7 @@ from broker.service.fleet_schemas import (
     ConnectedAccount,
     Credentials,
     History,
+    IbAccountBody,
     LogLines,
     PolicyBody,
     connected,
@@ -241,6 +242,20 @@ async def put_policy(
 ) -> ConnectedAccount:
     """When there is a server: always, in a market's hours, or until it was idle for some minutes."""
     told = await _changed(fleet, response, fleet_actions.set_policy, account_id, who.user, body)
+    response.status_code = 200
+    return told
+
+
+@accounts.put(
+    "/accounts/{account_id}/ib-account",
+    operation_id="set_account_ib_account",
+    responses={**_ALREADY, **problem_answers(400, 413)},
+)
+async def put_ib_account(
+    who: User, fleet: OfFleet, account_id: AccountId, body: IbAccountBody, response: Response
+) -> ConnectedAccount:
+    """Which IBKR account is traded, of a login that manages several: until then its connection isn't used."""
+    told = await _changed(fleet, response, fleet_actions.set_ib_account, account_id, who.user, body)
     response.status_code = 200
     return told
 

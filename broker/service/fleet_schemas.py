@@ -68,6 +68,14 @@ class PolicyBody(BaseModel):
     )
 
 
+class IbAccountBody(BaseModel):
+    """Which of the login's IBKR accounts the connection trades; empty while the login has but one."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"ib_account": "DU1234567"}]})
+
+    ib_account: Annotated[str, Field(pattern=r"^([A-Z]{1,3}[0-9]{4,12})?$", max_length=16)]
+
+
 class Billing(BaseModel):
     """What the account's server costs."""
 
@@ -97,6 +105,7 @@ class ConnectedAccount(BaseModel):
     wanted: Literal["running", "stopped", "hibernated", "deleted"]
     policy: str
     unattended_live: bool
+    ib_account: str
     region: str | None
     created_at: datetime
     #: when the server was looked at last
@@ -154,6 +163,7 @@ def connected(account: Account, size: str, prices: dict[str, float]) -> Connecte
             "wanted": account.wanted,
             "policy": account.policy,
             "unattended_live": account.unattended_live,
+            "ib_account": account.ib_account,
             "region": account.do_region,
             "created_at": account.created_at,
             "checked_at": account.do_last_status_check,

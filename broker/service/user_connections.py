@@ -85,7 +85,7 @@ def settings_for(account: Account, endpoint: Endpoint, base: BrokerSettings) -> 
     return replace(
         base,
         broker_type="ibeam",
-        account="",
+        account=account.ib_account,
         trading_mode=mode,
         ibeam_url=f"https://{endpoint.address}:{PORT}",
         ibeam_ca_file="",
@@ -197,6 +197,7 @@ def _gateway(account: Account) -> tuple[object, ...]:
         account.do_ip_address,
         account.certificate_sha256,
         account.credentials_version,
+        account.ib_account,
     )
 
 
@@ -399,7 +400,7 @@ class UserConnections:
             return False
         if account.status_reason == "certificate_changed" or not via.still_of(account):
             via.known = account
-            self._close(name, "the account's gateway, certificate or credentials are others now")
+            self._close(name, "the gateway, certificate, credentials or IBKR account are others now")
             return False
         via.known = account
         return True

@@ -21,6 +21,7 @@ def account(**changes: Any) -> Account:
     values: dict[str, Any] = {
         "id": "ib-demo-a1b2c3d4", "user_id": "ada", "username": "ada", "username_index": 1,
         "environment": "demo", "wanted": "running", "policy": "always", "unattended_live": False,
+        "ib_account": "",
         "status": "provisioning", "status_reason": "", "status_detail": "", "status_since": ago(3600),
         "credentials_version": 1, "pushed_version": 0, "boot_id": "", "generation": 0,
         "create_attempts": 0, "failed_logins": 0, "version": 0, "created_at": ago(3600),

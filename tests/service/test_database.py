@@ -17,6 +17,9 @@ from sqlalchemy import Engine, text
 import broker.fleet.models
 import broker.service.values  # noqa: F401 - both add their tables to the metadata
 from broker.errors import DuplicateClientOrderId
+from broker.fleet.keys import FleetKeys
+from broker.fleet.repository import Repository
+from broker.fleet.vault import LocalKeyWrapper, Vault
 from broker.journal import Journal
 from broker.models import Fill, OrderReport, Status
 from broker.pins import PinnedCertificates
@@ -106,6 +109,21 @@ def test_a_gateways_pin_is_taken_on_data_and_forgotten_by_a_downgrade(empty_data
     migrate(engine, say=lambda _said: None)
     assert pins.find("10.0.0.5:5000") is None
     assert [order.client_order_id for order in Journal(engine).recent("A1", 10)] == ["kept"]
+    engine.dispose()
+
+
+def test_a_downgrade_forgets_the_chosen_ib_account_and_no_more(empty_database: str) -> None:
+    engine = make_engine(empty_database, 0)
+    migrate(engine, say=lambda _said: None)
+    vault = Vault(LocalKeyWrapper({"k1": b"1" * 32}))
+    accounts = Repository(engine, vault, FleetKeys(engine, vault))
+    made = accounts.connect("ada", "paper", "ib-user", "secret", "ada")
+    accounts.change(made, "ib_account", "ada", "DU2222222", ib_account="DU2222222")
+    migrate(engine, "0008", say=lambda _said: None)
+    migrate(engine, say=lambda _said: None)
+    [kept] = accounts.of_user("ada")
+    assert (kept.id, kept.ib_account) == (made.id, "")
+    assert accounts.login(kept)[0].password == "secret"
     engine.dispose()
 
 

@@ -128,6 +128,19 @@ async def test_a_history_tells_who_did_what_in_pages(ada: httpx.AsyncClient, age
     assert [e["id"] for e in pages] == [e["id"] for e in whole["events"]]
 
 
+async def test_which_ib_account_is_traded_is_chosen_by_its_user(
+    ada: httpx.AsyncClient, agents: Agents
+) -> None:
+    there, _status = await connected(ada)
+    chosen = await ada.put(f"{there}/ib-account", json={"ib_account": "DU1234567"})
+    assert (chosen.status_code, chosen.json()["ib_account"]) == (200, "DU1234567")
+    assert (await ada.get(f"{there}/history")).json()["events"][0]["kind"] == "ib_account"
+    assert (await ada.put(f"{there}/ib-account", json={"ib_account": ""})).json()["ib_account"] == ""
+    for wrong in ("du1234567", "DU1234567 ", "U", "x" * 400):
+        refused = await ada.put(f"{there}/ib-account", json={"ib_account": wrong})
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "ib_account")
+
+
 async def test_a_live_account_rests_only_for_who_knows_what_that_means(ada: httpx.AsyncClient) -> None:
     made = (await ada.post("/connect", json=login(environment="live"))).json()["account_id"]
     path = f"/accounts/{made}/policy"

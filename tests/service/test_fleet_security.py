@@ -41,6 +41,7 @@ ORDER = {"symbol": "AAPL", "side": "buy", "qty": 1, "order_type": "market", "cli
 BODIES: dict[str, Any] = {
     f"PUT {ACCOUNT}/credentials": {"username": "ib-user", "password": "another"},
     f"PUT {ACCOUNT}/policy": {"policy": "idle:30"},
+    f"PUT {ACCOUNT}/ib-account": {"ib_account": "DU1234567"},
     f"PUT {ACCOUNT}/alerts": {"url": "tgram://123456789:AbcdefghijklmnopqrstuvwxyzAbcdefghi/12345678"},
     f"POST {CONNECTION}/orders": ORDER,
     f"POST {CONNECTION}/preview": ORDER,

@@ -437,3 +437,23 @@ async def test_the_kill_switch_cancels_over_all_accounts(
         assert [one["status"] for one in portal.book(name)] == ["Cancelled"]
     halted = await client(service).post(at(first, "orders"), json=order("later"))
     assert (halted.status_code, kind(halted)) == (423, "halted")
+
+
+async def test_of_a_login_with_several_accounts_its_user_names_the_one_to_trade(
+    service: FastAPI, client: Clients, gateway: Gateway
+) -> None:
+    portal = gateway(accounts=["DU1111111", "DU2222222"])
+    account, ada = running(service, portal), client(service)
+    ambiguous = await ada.get(at(account, "account"))
+    assert ambiguous.status_code == 503
+    assert "ib-account must name one of them (DU1111111, DU2222222)" in ambiguous.text
+    assert "IBEAM_ACCOUNT_ID" not in ambiguous.text
+    chosen = await ada.put(
+        f"/brokers/interactivebrokers/accounts/{account.id}/ib-account", json={"ib_account": "DU2222222"}
+    )
+    assert chosen.status_code == 200
+    deadline = asyncio.get_running_loop().time() + 60
+    while (answer := await ada.get(at(account, "account"))).status_code != 200:
+        assert asyncio.get_running_loop().time() < deadline, answer.text
+        await asyncio.sleep(0.1)
+    assert answer.json()["id"] == "DU2222222"

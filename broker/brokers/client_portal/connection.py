@@ -129,6 +129,8 @@ class Connection(BaseBroker):
                 limits=self._limits,
                 heartbeat=self._heartbeat,
                 take_over=self._take_over,
+                # A gateway that is shared is a user's own, who can't change the service's settings.
+                choose="PUT .../accounts/{account_id}/ib-account" if self._shared else "IBEAM_ACCOUNT_ID",
             )
             told = Told(self._journal, self._events, shared=self._shared)
             book = OrderBook(session, self._journal, told, self._limits)

@@ -48,8 +48,12 @@ class Session:
         limits: Limits,
         heartbeat: float,
         take_over: bool,
+        choose: str = "IBEAM_ACCOUNT_ID",
     ) -> None:
-        """`take_over`: take the session from another login of the same user. `heartbeat`: seconds."""
+        """`take_over`: take the session from another login of the same user. `heartbeat`: seconds.
+
+        `choose` is what names the account to a login that manages several.
+        """
         self.wire, self.orders = wire, orders
         self.pacer, self._limits = Pacer(limits), limits
         self.link: Link = unconnected()
@@ -60,7 +64,7 @@ class Session:
         self.round_trip = 0.0
         self.attempted = threading.Event()
         self.tickle = SharedRead(self._tickle, limits.tickle)
-        self._wanted, self._mode = account, trading_mode
+        self._wanted, self._mode, self._choose = account, trading_mode, choose
         self._take_over, self._heartbeat = take_over, heartbeat
         self._opening = threading.Lock()
         self._portfolio = SharedRead(
@@ -231,7 +235,7 @@ class Session:
             raise self.link.error()
         if not self._wanted and len(accounts) > 1:
             # IBKR selects one of them; which is trading's business isn't for it, or chance, to say.
-            said = f"the login manages {len(accounts)} accounts: IBEAM_ACCOUNT_ID must name one of them"
+            said = f"the login manages {len(accounts)} accounts: {self._choose} must name one of them"
             self._set(State.WRONG_ACCOUNT, f"{said} ({', '.join(accounts)})", "trying again")
             raise self.link.error()
         own = self._wanted or accounts[0]
