@@ -10,6 +10,7 @@ may be kept for the next request to the same certificate.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -83,20 +84,17 @@ class PinnedConnections:
         """Sends a request, and receives its answer.
 
         With `keep` a connection that was kept may carry it, and be kept again: for what may be sent twice,
-        since one that the other end is just closing makes it be sent anew. Without it the request has to
-        say `Connection: close`. `deadline` is by time.monotonic() and one for all: a peer that sends a byte
-        now and then would keep a timeout from running out.
+        since one that the other end is just closing, or that something in between has forgotten (then
+        half of the time has gone), makes it be sent anew. Without it the request has to say
+        `Connection: close`. `deadline` is by time.monotonic() and one for all: a peer that sends a byte now
+        and then would keep a timeout from running out.
 
         Raises CertificateChanged, OSError, http.client.HTTPException.
         """
         key = (address, certificate)
         if keep and (kept := self._take(key)) is not None:
-            try:
-                return self._ask(kept, key, request, deadline, keep)
-            except TimeoutError:
-                raise
-            except (OSError, http.client.HTTPException):
-                pass  # it was closed meanwhile
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return self._ask(kept, key, request, (time.monotonic() + deadline) / 2, keep)
         connection = self._connected(address, deadline)
         if not hmac.compare_digest(_shown(connection), certificate):
             connection.close()

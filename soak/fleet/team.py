@@ -117,6 +117,7 @@ class Team:
         # Said to be TCP, or asyncio leaves Nagle's algorithm on, and each answer takes 40 ms.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.agent_port = int(free.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, daemon=True)

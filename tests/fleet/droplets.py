@@ -120,7 +120,7 @@ class Machine:
         if self.up:
             self.up = self.container = False
             self._listening.close()
-            await self._agent._server.shutdown(0)
+            await self._agent._server.shutdown(0.01)  # to aiohttp 0 is for ever
             shutil.rmtree(self.folder / "memory", ignore_errors=True)
 
     def _module(self) -> Any:

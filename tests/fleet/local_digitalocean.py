@@ -90,6 +90,7 @@ def serving(home: Path, machines: Any = None) -> Iterator[LocalDigitalOcean]:
     # Said to be TCP, or asyncio leaves Nagle's algorithm on, and each answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # so that who comes before the server does waits for it
     servers: list[uvicorn.Server] = []
 
     async def serve() -> None:

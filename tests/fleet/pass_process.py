@@ -83,13 +83,10 @@ def enrol_who_asks(enroller: Enroller, home: Path) -> None:
     """What droplets ask, as they would over HTTP; one whose answer was lost asks again."""
     for asking in sorted(home.glob(f"droplets/*/*/{ASKING}")):
         if not asking.with_name(ASKED).exists():
-            try:
-                enroller.enrol(*json.loads(asking.read_text()))
-            except EnrolmentLater:
-                continue
-            except EnrolmentRefused:
-                pass
-            asking.with_name(ASKED).touch()
+            with contextlib.suppress(EnrolmentLater, FileNotFoundError):  # it was deleted meanwhile
+                with contextlib.suppress(EnrolmentRefused):
+                    enroller.enrol(*json.loads(asking.read_text()))
+                asking.with_name(ASKED).touch()
 
 
 def set_clock(ahead: float) -> None:

@@ -14,6 +14,7 @@ import pytest
 from broker.fleet.pinned import CertificateChanged, PinnedConnections
 from soak.certificate import loopback_certificate
 
+SILENCE = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
 ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -154,12 +155,18 @@ def test_an_answer_that_breaks_off_is_an_error(connections, peer):
         ask(connections, peer, keep=False)
 
 
-def test_who_is_silent_is_waited_for_once(connections, peer):
+def test_a_kept_connection_that_is_silent_is_given_up_for_a_new_one(connections, peer):
     ask(connections, peer)
-    peer.answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+    peer.answers.append(SILENCE)
+    assert ask(connections, peer, seconds=4.0).status == 200
+    assert (peer.handshakes, peer.requests) == (2, 3)
+
+
+def test_who_is_silent_on_a_new_connection_is_waited_for_once(connections, peer):
+    peer.answers.append(SILENCE)
     with pytest.raises(TimeoutError):
-        ask(connections, peer, seconds=0.3)
-    assert peer.requests == 2
+        ask(connections, peer, seconds=1.0)
+    assert peer.requests == 1
 
 
 def test_a_full_store_keeps_what_it_has(peer):
