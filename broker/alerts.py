@@ -62,6 +62,8 @@ class _Alert:
     #: a channel of its own; the service's if there is none
     url: str = ""
     whose: str = ""
+    kind: str = ""
+    news: str = ""
 
 
 class Alerts:
@@ -78,11 +80,13 @@ class Alerts:
         most_of_a_kind: int = 10,
         queued: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        kept: Callable[[str, str], None] | None = None,
     ) -> None:
         """`urls`: apprise's; none: alerts are logged only. `source`: who speaks, such as the stack's name.
 
         `repeat_after` in seconds; `most_of_a_kind` in an hour, as `most_per_hour`; of those with a channel
-        of their own it counts each channel's. `queued`: how many may wait to be sent.
+        of their own it counts each channel's. `queued`: how many may wait to be sent. `kept(kind, text)` is
+        told of each alert to the service's channels once it was sent, in the thread that sends; may block.
         """
         self._urls = [url for url in urls if url]
         known = {*secrets, *self._urls}
@@ -92,6 +96,7 @@ class Alerts:
         self._most = most_per_hour
         self._most_of_a_kind = most_of_a_kind
         self._clock = clock
+        self._kept = kept
         self._lock = threading.Lock()
         self._told: dict[str, float] = {}
         self._sent: deque[tuple[float, str]] = deque()
@@ -199,7 +204,7 @@ class Alerts:
                 body += f"\n({self._left_out} more alerts were left out)"
             title = f"{self._source}: {known.title}" if self._source else known.title
             try:
-                self._queue.put_nowait(_Alert(title, body, known.severity, url, whose))
+                self._queue.put_nowait(_Alert(title, body, known.severity, url, whose, kind, news))
             except queue.Full:
                 self._left_out += 1
                 return False
@@ -248,9 +253,11 @@ class Alerts:
                 channels = channels if channels is not None else _channels(self._urls)
                 for name, channel in channels:
                     _send(name, channel, alert)
+                if self._kept is not None:
+                    self._kept(alert.kind, alert.news)
             except Exception as failure:
                 # Its text may hold a URL.
-                log.error("an alert couldn't be sent: %s", type(failure).__name__)
+                log.error("an alert couldn't be sent or kept: %s", type(failure).__name__)
             finally:
                 self._queue.task_done()
 

@@ -1,10 +1,14 @@
-"""Who may run passes: a lease in the database, on the database's clock."""
+"""Who may run passes: a lease in the database, on the database's clock, and what the last pass found."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -23,6 +27,33 @@ _RENEW = text("""
      where name = :name and holder = :holder
     returning 1
 """)
+
+
+_PASSED = text("""
+    update fleet_lease set passed_at = clock_timestamp(), passed = :figures
+     where name = :name and holder = :holder
+""")
+
+_LOOK = text("""
+    select holder, expires_at, expires_at > clock_timestamp(), passed_at,
+           extract(epoch from clock_timestamp() - passed_at), passed
+      from fleet_lease where name = :name
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    """Who runs the passes, as any instance sees it. `held`: the lease hasn't run out.
+
+    `pass_age` in seconds, by the database's clock; `passed` is what `note_pass` got.
+    """
+
+    held: bool
+    ours: bool
+    until: datetime
+    passed_at: datetime | None
+    pass_age: float | None
+    passed: Mapping[str, Any]
 
 
 class FleetLease:
@@ -69,3 +100,19 @@ class FleetLease:
                 ),
                 self._values,
             )
+
+    def note_pass(self, figures: Mapping[str, object]) -> None:
+        """What a whole pass of ours found, for the other instances; `figures` as JSON can say it."""
+        with self._engine.begin() as db:
+            db.execute(_PASSED, {**self._values, "figures": json.dumps(figures)})
+
+    def look(self) -> LeaseSeen | None:
+        """Who has it now; None if nobody ever had."""
+        with self._engine.connect() as db:
+            row = db.execute(_LOOK, self._values).first()
+        if row is None:
+            return None
+        held = bool(row[0]) and bool(row[2])
+        age = None if row[4] is None else float(row[4])
+        passed = json.loads(row[5]) if row[5] else {}
+        return LeaseSeen(held, held and row[0] == self._values["holder"], row[1], row[3], age, passed)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -131,6 +132,20 @@ Index(
     "ix_broker_account_events_account_id_id", broker_account_events.c.account_id, broker_account_events.c.id
 )
 
+#: every droplet that an account has had: what it was billed for, see broker.fleet.bills
+account_droplets = Table(
+    "account_droplets",
+    metadata,
+    Column("droplet_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("account_id", String(48), ForeignKey("broker_accounts.id"), nullable=False),
+    Column("size", String(64), nullable=False),
+    #: dollars, as DigitalOcean told when it was made
+    Column("price_monthly", Double),
+    Column("began_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+)
+Index("ix_account_droplets_account_id", account_droplets.c.account_id)
+
 #: where an account's user is alerted; sealed like credentials, under a data key of its own
 account_alerts = Table(
     "account_alerts",
@@ -192,11 +207,14 @@ fleet_keys = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
 )
 
-#: who may run passes
+#: who may run passes, and what the last whole one found
 fleet_lease = Table(
     "fleet_lease",
     metadata,
     Column("name", String(64), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("passed_at", DateTime(timezone=True)),
+    #: JSON: `Pass.figures`
+    Column("passed", Text),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from broker.fleet.account import Account, State
+from broker.fleet.bills import write_began, write_ended
 from broker.fleet.decide import NEVER_ENROLLED
 from broker.fleet.digitalocean import Droplet
 from broker.fleet.models import (
@@ -174,21 +176,21 @@ class PassRows(Rows):
 
     def adopt(self, account: Account, droplet: Droplet, custom_data: str | None = None) -> Account:
         """From now on this is the account's droplet. Raises Conflict."""
-        return self.change(
-            account,
-            "adopt",
-            detail=f"droplet {droplet.id}",
-            do_droplet_id=droplet.id,
-            do_droplet_name=droplet.name,
-            do_server_status=droplet.status,
-            do_ip_address=droplet.address or None,
-            do_region=droplet.region,
-            custom_data=custom_data or account.custom_data,
-            create_started_at=account.create_started_at or NOW,
-            status=State.PROVISIONING,
-            status_reason="creating",
-            status_detail="",
-        )
+        values = {
+            "do_droplet_id": droplet.id,
+            "do_droplet_name": droplet.name,
+            "do_server_status": droplet.status,
+            "do_ip_address": droplet.address or None,
+            "do_region": droplet.region,
+            "custom_data": custom_data or account.custom_data,
+            "create_started_at": account.create_started_at or NOW,
+            "status": State.PROVISIONING,
+            "status_reason": "creating",
+            "status_detail": "",
+        }
+        with self._engine.begin() as db:
+            write_began(db, account.id, droplet, json.loads(custom_data) if custom_data else {})
+            return write_change(db, account, "adopt", "", f"droplet {droplet.id}", values)
 
     def condemn(self, account: Account, droplet_id: int, reason: str) -> Account:
         """A tombstone: the account's droplet may be deleted from now on, and nothing takes that back.
@@ -221,6 +223,7 @@ class PassRows(Rows):
         with self._engine.begin() as db:
             done = update(fleet_tombstones).where(fleet_tombstones.c.droplet_id == droplet_id)
             db.execute(done.values(gone_at=func.coalesce(fleet_tombstones.c.gone_at, NOW)))
+            write_ended(db, droplet_id)
             return write_change(db, account, "gone", "", f"droplet {droplet_id}", values)
 
     def forget(self, account: Account) -> Account:

@@ -8,6 +8,7 @@ Times are the database's clock: the clocks of several instances may differ.
 from __future__ import annotations
 
 from broker.fleet.account_rows import AccountRows, AlreadyConnected, Event, KeyReused
+from broker.fleet.bills import BillRows
 from broker.fleet.enrolment_rows import EnrolmentRows
 from broker.fleet.lease import FleetLease
 from broker.fleet.limits import LimitRows
@@ -18,5 +19,5 @@ from broker.fleet.rows import Conflict
 __all__ = ["AlreadyConnected", "Conflict", "Event", "FleetLease", "KeyReused", "NewEnrolment", "Repository"]
 
 
-class Repository(AccountRows, LimitRows, PassRows, EnrolmentRows, OverviewRows):
+class Repository(AccountRows, LimitRows, PassRows, EnrolmentRows, OverviewRows, BillRows):
     """Blocking; usable from several threads. All raise SQLAlchemyError when the database is away."""

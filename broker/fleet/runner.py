@@ -117,6 +117,10 @@ class Runner:
         least = self._moving if told.moving and not told.problem else self._resting
         return self._budget.interval(passes_calls(told.droplets), least)
 
+    def resting_interval(self, droplets: int) -> float:
+        """Seconds from a whole pass over so many droplets to the next one, at rest."""
+        return self._budget.interval(passes_calls(droplets), self._resting)
+
     def next_look(self, told: Pass) -> float:
         """Seconds until accounts on the way are looked at again: those lists get half as many calls."""
         if not told.moving or told.problem:

@@ -13,6 +13,7 @@ from starlette.types import Lifespan
 
 from broker.alerts import Alerts
 from broker.service import dashboard, fleet_problems, halt, problems
+from broker.service.alarms import AlarmStore
 from broker.service.auth import Authenticator, Forbidden, KeySet, Unauthorized
 from broker.service.certificates import certificates
 from broker.service.connections import own_connections
@@ -48,7 +49,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = settings.service
         engine = make_engine(service.database_url.get_secret_value())
-        alerts = Alerts(settings.broker.alert_urls, secrets=settings.secrets, source=service.stack)
+        alarms = app.state.alarms = AlarmStore(engine)
+        alerts = Alerts(
+            settings.broker.alert_urls, secrets=settings.secrets, source=service.stack, kept=alarms.keep
+        )
         async with httpx.AsyncClient(follow_redirects=False) as client:
             keys = KeySet(client, service.oidc_issuer, service.oidc_jwks_url)
             app.state.engine = engine
@@ -97,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, body_limit=settings.service.body_limit, answered=own_metrics.answered
     )
+    app.add_middleware(dashboard.ReadableProblems)
     if settings.service.cors_origins:
         app.add_middleware(Cors, origins=settings.service.cors_origins)
     return app

@@ -78,6 +78,8 @@ _ACCOUNT = fleet_schemas.ConnectedAccount(
     billing=fleet_schemas.Billing(
         billed=True,
         monthly_usd=4.0,
+        month_usd=1.35,
+        total_usd=5.35,
         size="s-1vcpu-512mb-10gb",
         message="DigitalOcean bills 4.00 USD a month while the server exists. Hibernate ends that.",
     ),
@@ -224,9 +226,10 @@ _ANSWERS: tuple[object, ...] = (
     _PASS,
     fleet_operator.FleetOverview(
         runs_passes=True,
+        passes_run=True,
         last_pass=_PASS,
         last_pass_at=WHEN,
-        accounts=[fleet_operator.AccountCount(status="running", reason="", accounts=12)],
+        accounts=[fleet_operator.AccountCount(status="running", reason="", accounts=12, since=WHEN)],
         quarantine=[
             fleet_operator.UnknownDroplet(
                 droplet_id=987654321,

@@ -268,6 +268,9 @@ class Fleet:
         moved = bool(told.moving or (self.last_pass and self.last_pass.moving))
         if told.whole:
             self.last_pass, self.last_pass_at = told, datetime.now(UTC)
+            if self._parts is not None:
+                with contextlib.suppress(SQLAlchemyError):  # it is for looking at only
+                    self._parts.lease.note_pass(told.figures())
         self.statuses.clear()
         if moved and self._parts is not None:
             self._parts.wakes.tell(PASSED)
@@ -312,6 +315,11 @@ class Fleet:
     def calls_left(self) -> int:
         """Calls of DigitalOcean's API left in this hour."""
         return self._budget.left
+
+    @property
+    def droplets_left(self) -> int | None:
+        """Droplets that could be made when DigitalOcean was asked last; None if this instance never asked."""
+        return min((room.left for _, room in self._rooms.values()), default=None)
 
     @property
     def limits(self) -> Limits:

@@ -13,11 +13,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from broker.fleet.enrolment import EnrolmentLater, EnrolmentRefused
+from broker.fleet.overview_rows import Sought
 from broker.fleet.reconciler import Pass
 from broker.service.auth import Authenticator, Forbidden, KeySet, Principal, bearer, require
 from broker.service.fleet import Fleet
 from broker.service.fleet_problems import Refusal, SecretRoute, fleet_of
-from broker.service.fleet_schemas import ConnectedAccount, Status, connected
+from broker.service.fleet_routes import shown_all
+from broker.service.fleet_schemas import ConnectedAccount, Environment, Status
 from broker.service.fleet_settings import FleetEnvironment
 from broker.service.routes import problem_answers
 
@@ -149,14 +151,18 @@ class AccountCount(BaseModel):
     reason: str
     #: how many
     accounts: int
+    #: when the first of them got there
+    since: datetime
 
 
 class FleetOverview(BaseModel):
-    """How the fleet is, as this instance sees it."""
+    """How the fleet is. Calls left are this instance's; the rest is the same in all of them."""
 
     #: whether this instance runs the passes
     runs_passes: bool
-    #: what the last pass of this instance found and did
+    #: whether any instance does: its lease hasn't run out
+    passes_run: bool
+    #: the last pass over the whole fleet, by whichever instance
     last_pass: PassDone | None
     last_pass_at: datetime | None
     #: how many there are, by status and reason
@@ -210,14 +216,19 @@ async def get_fleet(who: Operator, fleet: OfFleet) -> FleetOverview:
     """Counts, unknown droplets, the last pass, and whether this instance runs them."""
     counts = await fleet.call(fleet.repository.counts)
     unknown = await fleet.call(fleet.repository.quarantined)
+    lease = await fleet.call(fleet.lease.look)
     return FleetOverview(
         runs_passes=fleet.lease.held(),
-        last_pass=None if fleet.last_pass is None else _done(fleet.last_pass),
-        last_pass_at=fleet.last_pass_at,
-        accounts=[_count(status, reason, number) for (status, reason), number in sorted(counts.items())],
+        passes_run=lease is not None and lease.held,
+        last_pass=PassDone(ran=True, **lease.passed) if lease and lease.passed else None,
+        last_pass_at=lease.passed_at if lease else None,
+        accounts=[AccountCount.model_validate(asdict(count)) for count in counts],
         quarantine=[UnknownDroplet(**asdict(droplet)) for droplet in unknown],
         digitalocean_calls_left=fleet.calls_left,
     )
+
+
+Words = Annotated[str, Query(max_length=64, pattern=r"^[ -~]*$")]
 
 
 @operators.get("/accounts", operation_id="get_fleet_accounts")
@@ -225,26 +236,37 @@ async def get_accounts(
     who: Operator,
     fleet: OfFleet,
     status: Status | None = None,
+    reason: Annotated[Words, Query(description="Of the status, see docs/fleet.md")] = "",
+    environment: Environment | None = None,
+    region: Annotated[Words, Query(description="Where the server is")] = "",
+    search: Annotated[
+        str, Query(max_length=256, description="Part of the id, the user, or the droplet's name")
+    ] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str, Query(max_length=64, pattern=r"^[ -~]*$")] = "",
+    after: Words = "",
 ) -> UsersAccountPage:
-    """Everybody's accounts, by id; of one status, or all but deleted ones. No credentials."""
-    found = await fleet.call(fleet.repository.all_accounts, status or "", limit + 1, after)
+    """Everybody's accounts without credentials, by id: those that fit all that is given.
+
+    Deleted ones are told only if that is the status.
+    """
+    sought = Sought(status or "", reason, environment or "", region, sendable(search))
+    found = await fleet.call(fleet.repository.all_accounts, sought, limit + 1, after)
     page = found[:limit]
     accounts = [
         UsersAccount(
-            **connected(account, fleet.size(account.environment), fleet.prices).model_dump(),
+            **told.model_dump(),
             user_id=account.user_id,
             droplet_name=account.do_droplet_name,
             failed_logins=account.failed_logins,
         )
-        for account in page
+        for account, told in zip(page, await shown_all(fleet, page), strict=True)
     ]
     return UsersAccountPage(accounts=accounts, next=page[-1].id if len(found) > limit else None)
 
 
-def _count(status: str, reason: str, number: int) -> AccountCount:
-    return AccountCount.model_validate({"status": status, "reason": reason, "accounts": number})
+def sendable(search: str) -> str:
+    """What PostgreSQL can be asked for: without NUL and halves of surrogate pairs, which no name holds."""
+    return "".join(letter for letter in search if letter.isprintable())
 
 
 def _done(told: Pass | None) -> PassDone:

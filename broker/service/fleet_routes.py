@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVarTuple, Unpack
 
 import structlog
@@ -82,9 +82,18 @@ _ALREADY: dict[int | str, dict[str, Any]] = {
 }
 
 
-def shown(fleet: Fleet, account: Account) -> ConnectedAccount:
-    """The answer about an account."""
-    return connected(account, fleet.size(account.environment), fleet.prices)
+async def shown(fleet: Fleet, account: Account) -> ConnectedAccount:
+    """The answer about an account. Raises SQLAlchemyError."""
+    return (await shown_all(fleet, [account]))[0]
+
+
+async def shown_all(fleet: Fleet, accounts: Sequence[Account]) -> list[ConnectedAccount]:
+    """The answers about several. Raises SQLAlchemyError."""
+    had = await fleet.call(fleet.repository.billed, [account.id for account in accounts])
+    return [
+        connected(account, fleet.size(account.environment), fleet.prices, had.get(account.id, ()))
+        for account in accounts
+    ]
 
 
 @accounts.post(
@@ -120,10 +129,10 @@ async def connect(
     structlog.contextvars.bind_contextvars(account_id=account.id)
     if not new:
         response.status_code = 200
-        return shown(fleet, account)
+        return await shown(fleet, account)
     log.info("connected", environment=account.environment)
     account = await _with_number(fleet, account)
-    told = shown(fleet, account)
+    told = await shown(fleet, account)
     if account.status == State.PROVISIONING and account.status_reason in ("", "creating"):
         told.message = message_of(State.PROVISIONING, "")
     return told
@@ -150,20 +159,20 @@ async def list_accounts(
     found = await fleet.call(fleet.repository.of_user, who.user, limit + 1, after)
     page = found[:limit]
     following = page[-1].id if len(found) > limit else None
-    return AccountPage(accounts=[shown(fleet, account) for account in page], next=following)
+    return AccountPage(accounts=await shown_all(fleet, page), next=following)
 
 
 @accounts.get("/accounts/{account_id}", operation_id="get_connected_account")
 async def get_account(who: User, fleet: OfFleet, account_id: AccountId) -> ConnectedAccount:
     """One of your accounts."""
-    return shown(fleet, await fleet.call(fleet_actions.own, fleet, account_id, who.user))
+    return await shown(fleet, await fleet.call(fleet_actions.own, fleet, account_id, who.user))
 
 
 async def get_status(who: User, fleet: OfFleet, account_id: AccountId) -> Response:
     """One of your accounts, from memory: cheap enough to be asked for every second."""
     since = fleet.statuses.changes
     account = await fleet.call(fleet_actions.own, fleet, account_id, who.user)
-    told = shown(fleet, account).model_dump_json().encode()
+    told = (await shown(fleet, account)).model_dump_json().encode()
     fleet.statuses.keep(account_id, who.user, told, since)
     return Response(told, media_type="application/json")
 
@@ -309,4 +318,4 @@ async def _changed(
     account, news = await fleet.call(work, fleet, account_id, user_id, *more)
     if not news:
         response.status_code = 200
-    return shown(fleet, account)
+    return await shown(fleet, account)

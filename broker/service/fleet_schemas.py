@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, field_validator
@@ -11,6 +12,7 @@ from pydantic.config import JsonDict
 
 from broker.fleet import spec
 from broker.fleet.account import Account, State, Wanted, message_of
+from broker.fleet.bills import BilledDroplet, cost
 
 Environment = Literal["demo", "live", "paper"]
 Status = Literal["provisioning", "initializing", "running", "stopped", "error", "deleted"]
@@ -83,6 +85,10 @@ class Billing(BaseModel):
     billed: bool
     #: dollars a month while there is one; null if DigitalOcean's price isn't known
     monthly_usd: float | None
+    #: dollars so far in this calendar month (UTC), for all servers it has had; null if a price isn't known
+    month_usd: float | None
+    #: dollars since the account was connected, for all servers it has had; null if a price isn't known
+    total_usd: float | None
     size: str
     message: str
 
@@ -149,8 +155,13 @@ class LogLines(BaseModel):
     lines: list[str]
 
 
-def connected(account: Account, size: str, prices: dict[str, float]) -> ConnectedAccount:
-    """The answer about an account; `size` is a new droplet's, `prices` dollars a month by size."""
+def connected(
+    account: Account, size: str, prices: dict[str, float], had: Sequence[BilledDroplet]
+) -> ConnectedAccount:
+    """The answer about an account; `size` is a new droplet's, `prices` dollars a month by size.
+
+    `had`: the droplets that it has had.
+    """
     return ConnectedAccount.model_validate(
         {
             "account_id": account.id,
@@ -167,7 +178,7 @@ def connected(account: Account, size: str, prices: dict[str, float]) -> Connecte
             "region": account.do_region,
             "created_at": account.created_at,
             "checked_at": account.do_last_status_check,
-            "billing": billing(account, size, prices),
+            "billing": billing(account, size, prices, had),
         }
     )
 
@@ -179,17 +190,20 @@ def _message(account: Account) -> str:
     return message_of(State.STOPPED, "deleting" if account.wanted == Wanted.DELETED else "stopping")
 
 
-def billing(account: Account, size: str, prices: dict[str, float]) -> Billing:
+def billing(account: Account, size: str, prices: dict[str, float], had: Sequence[BilledDroplet]) -> Billing:
     """What an account costs, as far as is known: DigitalOcean's price when its droplet was made, or now."""
+    spent = cost(had, prices, datetime.now(UTC))
+    so_far = {"month_usd": spent.month, "total_usd": spent.total}
     made = json.loads(account.custom_data) if account.custom_data else {}
     size = made.get("size") or size
     price = made.get("price_monthly") or prices.get(size)
-    cost = f"{price:.2f} USD a month" if price is not None else "its price"
+    costs = f"{price:.2f} USD a month" if price is not None else "its price"
     if account.do_droplet_id is not None:
         off = account.do_server_status == "off"
-        said = f"DigitalOcean bills {cost} while the server exists{', switched off too' if off else ''}."
-        return Billing(billed=True, monthly_usd=price, size=size, message=said + " Hibernate ends that.")
+        said = f"DigitalOcean bills {costs} while the server exists{', switched off too' if off else ''}."
+        said += " Hibernate ends that."
+        return Billing(billed=True, monthly_usd=price, size=size, message=said, **so_far)
     said = "There is no server and nothing is billed."
     if account.status in (State.PROVISIONING, State.INITIALIZING):
-        said = f"There is no server yet. DigitalOcean bills {cost} from when there is one."
-    return Billing(billed=False, monthly_usd=price, size=size, message=said)
+        said = f"There is no server yet. DigitalOcean bills {costs} from when there is one."
+    return Billing(billed=False, monthly_usd=price, size=size, message=said, **so_far)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
+from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
@@ -68,6 +69,29 @@ class Site:
         await opened.goto(f"{self.url}/login?next={page}#{token}")
         await opened.wait_for_url(f"{self.url}{page}")
         return opened
+
+
+async def serious(page: Page) -> list[str]:
+    """What axe finds on a page that keeps somebody from using it."""
+    found = await Axe().run(page)
+    return [
+        f"{v['id']}: {[node['html'][:120] for node in v['nodes']]}"
+        for v in found.response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
+
+
+async def is_for_everybody(page: Page) -> None:
+    """As it is now, a page can be read on a phone, in the dark and by a screen reader."""
+    before = page.viewport_size
+    assert before is not None
+    await page.set_viewport_size({"width": 360, "height": 740})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert await serious(page) == []
+    await page.emulate_media(color_scheme="dark")
+    assert await serious(page) == []
+    await page.emulate_media(color_scheme=None)
+    await page.set_viewport_size(before)
 
 
 @pytest.fixture

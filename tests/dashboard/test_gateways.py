@@ -31,6 +31,8 @@ async def test_a_gateway_is_connected_watched_and_deleted(
     card = page.locator(".card")
     await expect(card.locator(".order-status")).to_have_text("running", timeout=2 * PATIENCE)
     await expect(card).to_contain_text("4.00 USD a month")
+    for said in ("Cost this month", "Cost since connected"):
+        await expect(card.locator("div", has_text=said).last).to_contain_text("0.01 USD")
     await picture(page, "gateways")
     account = await card.locator("h3").inner_text()
     assert agents.of(account).pushed["password"] == SECRET

@@ -7,14 +7,13 @@ import re
 from collections.abc import Awaitable, Callable
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.dashboard.conftest import PATIENCE, Site
+from tests.dashboard.conftest import PATIENCE, Site, serious
 
 Picture = Callable[[Page, str], Awaitable[None]]
-PAGES = ("/", "/orders", "/gateways")
+PAGES = ("/", "/orders", "/gateways", "/health-page", "/fleet")
 
 
 async def test_without_a_session_every_page_leads_to_the_login(site: Site, context: BrowserContext) -> None:
@@ -48,13 +47,7 @@ async def test_axe_finds_nothing_serious(site: Site, browser: Browser, picture: 
         await page.goto(site.url + path)
         await expect(page.locator("body")).to_have_attribute("data-link", "live")
         await picture(page, f"{path.strip('/') or 'overview'}-{scheme}")
-        found = await Axe().run(page)
-        serious = [
-            f"{v['id']}: {[node['html'][:120] for node in v['nodes']]}"
-            for v in found.response["violations"]
-            if v["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], path
+        assert await serious(page) == [], path
     await context.close()
 
 

@@ -75,7 +75,8 @@ def database_url(migrated: str) -> str:
             "truncate orders, leases, fills, positions,"
             " trading_switches, trading_switch_changes, order_admissions, live_verifications,"
             " broker_accounts, broker_account_events, enrolments, fleet_tombstones, fleet_quarantine,"
-            " fleet_keys, fleet_lease, account_alerts, account_values, order_timeline"
+            " fleet_keys, fleet_lease, account_alerts, account_droplets, account_values, alerts,"
+            " order_timeline"
         )
     return migrated
 

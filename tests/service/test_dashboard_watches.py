@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from broker.service.auth import Principal
 from broker.service.dashboard import pushed
-from broker.service.dashboard.pages import Dashboard
+from broker.service.dashboard.pages import Dashboard, Maker
 from broker.service.dashboard.pushed import Pushed
 from broker.service.dashboard.wording import words
 
@@ -21,25 +22,23 @@ class Clock(Pushed):
         return [asyncio.sleep(3600)]
 
 
-class Somebody:
-    """A user, as far as it matters here."""
-
-    def __init__(self, user: str) -> None:
-        self.user = user
+def somebody(user: str, *roles: str) -> Principal:
+    return Principal(user, frozenset(roles), 0.0)
 
 
 async def test_who_looks_no_more_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushed, "LINGER", 0)
     dashboard: Any = Dashboard("test")
-    dashboard.makers["clock"] = lambda _request, _who: Clock()
-    first = dashboard.of_user("clock", None, Somebody("ada"))
+    dashboard.makers |= dict.fromkeys(("clock", "hands"), Maker(lambda _request, _who: Clock()))
+    first = dashboard.of_user("clock", None, somebody("ada"))
     with first.followed(asyncio.Event()):
-        dashboard.of_user("clock", None, Somebody("bob"))
-        assert dashboard.of_user("clock", None, Somebody("ada")) is first
+        dashboard.of_user("clock", None, somebody("bob"))
+        assert dashboard.of_user("hands", None, somebody("ada")) is first, "parts of one source"
+        assert dashboard.of_user("clock", None, somebody("ada", "operator")) is not first
     await asyncio.sleep(0.01)
     assert first.idle
-    dashboard.of_user("clock", None, Somebody("eve"))
-    assert [user for _, user in dashboard._others] == ["eve"]
+    dashboard.of_user("clock", None, somebody("eve"))
+    assert [user for _, user, _ in dashboard._others] == ["eve"]
 
 
 def test_words_are_escaped_once_by_the_template() -> None:

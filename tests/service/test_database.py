@@ -15,7 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 import broker.fleet.models
-import broker.service.values  # noqa: F401 - both add their tables to the metadata
+import broker.service.alarms
+import broker.service.values  # noqa: F401 - all add their tables to the metadata
 from broker.errors import DuplicateClientOrderId
 from broker.fleet.keys import FleetKeys
 from broker.fleet.repository import Repository

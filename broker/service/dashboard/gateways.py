@@ -17,9 +17,9 @@ from broker.service.auth import Principal
 from broker.service.dashboard.forms import sent
 from broker.service.dashboard.pages import dashboard_of, page
 from broker.service.dashboard.pushed import Pushed
-from broker.service.fleet import Fleet
+from broker.service.fleet import Fleet, FleetAway
 from broker.service.fleet_problems import Refusal
-from broker.service.fleet_routes import OfFleet, User, shown
+from broker.service.fleet_routes import OfFleet, User, shown, shown_all
 from broker.service.fleet_schemas import ConnectBody, ConnectedAccount, Credentials
 
 log = structlog.get_logger("broker.service.dashboard")
@@ -57,11 +57,13 @@ class AccountsWatch(Pushed):
             problem = ""
             try:
                 found = await self._fleet.call(self._fleet.repository.of_user, self._user, MOST_SHOWN)
-                self._last = [shown(self._fleet, account) for account in found]
-            except SQLAlchemyError as failure:
-                problem = (
-                    f"The accounts can't be read now ({type(failure).__name__}); these are the last known."
-                )
+                self._last = await shown_all(self._fleet, found)
+            except (SQLAlchemyError, FleetAway) as failure:
+                why = failure.reason if isinstance(failure, FleetAway) else type(failure).__name__
+                problem = f"The accounts can't be read now ({why}); these are the last known."
+            except Exception:
+                log.exception("the gateways' page can't be read")
+                problem = "The accounts can't be read now; these are the last known."
             self._show({"gateways": self._render(self._last, problem)})
             await self._pause(SECONDS)
 
@@ -143,7 +145,7 @@ async def details(who: User, fleet: OfFleet, account_id: AccountId, request: Req
         lines, no_log = [], refusal.detail
     return dashboard_of(request).html(
         "dialogs/gateway.html",
-        account=shown(fleet, account),
+        account=await shown(fleet, account),
         history=[event for _, event in history],
         lines=lines,
         no_log=no_log,
@@ -156,7 +158,7 @@ async def confirm(
 ) -> Response:
     """The question before what can't be taken back, or costs a login."""
     account = await fleet.call(fleet_actions.own, fleet, account_id, who.user)
-    return dashboard_of(request).html("dialogs/sure.html", account=shown(fleet, account), action=action)
+    return dashboard_of(request).html("dialogs/sure.html", account=await shown(fleet, account), action=action)
 
 
 @gateways.post("/gateways/{account_id}/{action}")

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
@@ -52,16 +53,31 @@ FIRST_LOOK = 0.3
 ASKS_EVERY = 5
 
 PARTS = ("status", "switch", "pulse", "notices", "tiles", "clock", "positions", "orders")
-_ALWAYS = ("status", "switch", "pulse", "notices")
+_ALWAYS = ("status", "switch", "pulse", "notices", "problems")
 #: by page: its address, its name, and the parts that it keeps up to date
 PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "overview": ("/", "Overview", (*_ALWAYS, "tiles", "clock", "positions")),
     "orders": ("/orders", "Orders", (*_ALWAYS, "positions", "orders")),
     "gateways": ("/gateways", "Gateways", (*_ALWAYS, "gateways")),
+    "health": ("/health-page", "Health", (*_ALWAYS, "health")),
+    "fleet": ("/fleet", "Fleet", (*_ALWAYS, "fleet-counts", "fleet-accounts", "fleet-passes")),
 }
+#: pages that aren't there for others
+OPERATORS = ("fleet",)
 
 pages = APIRouter(include_in_schema=False)
 viewer = require("user", "trader", "operator")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the source of some parts for a user; None where there is nothing to see.
+
+    `varies`: parameters of the page's address with which it is another source.
+    """
+
+    make: Callable[[Request, Principal], Pushed | None]
+    varies: tuple[str, ...] = ()
 
 
 class Dashboard:
@@ -70,9 +86,9 @@ class Dashboard:
     def __init__(self, stack: str) -> None:
         self.stack = stack
         self._watches: dict[str, tuple[Connection, Watch]] = {}
-        self._others: dict[tuple[str, str], Pushed] = {}
-        #: by part: makes its source for a user; None where there is nothing to see
-        self.makers: dict[str, Callable[[Request, Principal], Pushed | None]] = {}
+        self._others: dict[tuple[object, ...], Pushed] = {}
+        #: by part: what makes its source; several parts may have one
+        self.makers: dict[str, Maker] = {}
         self.templates = _templates()
         self.templates.globals |= {
             "stack": stack,
@@ -92,14 +108,25 @@ class Dashboard:
             self._watches[name] = known
         return known[1]
 
+    def shown_now(self, name: str) -> Shown | None:
+        """What the watch of a connection shows, if somebody looks at it now."""
+        known = self._watches.get(name)
+        return None if known is None or known[1].idle else known[1].shown
+
     def of_user(self, part: str, request: Request, who: Principal) -> Pushed | None:
         """What makes a part that belongs to a user and to no connection; None if it isn't such a part."""
-        make = self.makers.get(part)
-        if make is None:
+        maker = self.makers.get(part)
+        if maker is None:
             return None
-        name = (part, who.user)
+        # A user may have two tokens, and what an operator sees isn't for the other one.
+        name = (
+            maker,
+            who.user,
+            "operator" in who.roles,
+            *(request.query_params.get(v) for v in maker.varies),
+        )
         if name not in self._others:
-            made = make(request, who)
+            made = maker.make(request, who)
             if made is None:
                 return None
             self._others = {n: one for n, one in self._others.items() if not one.idle}
@@ -176,8 +203,9 @@ async def live(
     dashboard = dashboard_of(request)
     wanted = parts.split(",")
     # One stream for everything: over HTTP/1.1 a browser opens six connections to a site and no more.
+    own = (dashboard.of_user(part, request, who) for part in wanted)
     sources: list[Pushed] = [dashboard.watch(connection_id, via, request)]
-    sources += [source for part in wanted if (source := dashboard.of_user(part, request, who)) is not None]
+    sources += dict.fromkeys(one for one in own if one)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     streams: Streams = request.app.state.streams
     try:
@@ -191,13 +219,18 @@ async def live(
     return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
-async def page(request: Request, name: str, via: str, **more: Any) -> Response:
-    """One of PAGES for a connection; to the login without a session."""
+async def page(request: Request, name: str, via: str, sought: str = "", **more: Any) -> Response:
+    """One of PAGES for a connection; to the login without a session.
+
+    `sought`: parameters of the page's address that its stream needs too, encoded.
+    """
     try:
         who = await viewer(request)
     except Unauthorized:
         back = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
         return RedirectResponse(f"/login?next={back}", 303, headers=HEADERS)
+    if name in OPERATORS and "operator" not in who.roles:
+        raise HTTPException(404)  # as for an address that there isn't
     found = await connection_of(request, via, who)
     watch = dashboard_of(request).watch(via, found, request)
     await watch.look(FIRST_LOOK)
@@ -205,8 +238,13 @@ async def page(request: Request, name: str, via: str, **more: Any) -> Response:
         f"{name}.html",
         page=name,
         title=PAGES[name][1],
-        pages=[(one, address, label) for one, (address, label, _) in PAGES.items()],
+        pages=[
+            (one, address, label)
+            for one, (address, label, _) in PAGES.items()
+            if one not in OPERATORS or (request.app.state.fleet is not None and "operator" in who.roles)
+        ],
         parts=PAGES[name][2],
+        sought=sought,
         via=via,
         connections=await _connections(request, who),
         mode=found.mode,

@@ -55,6 +55,11 @@ def moment(value: str | datetime | None, form: str = "time") -> Markup:
     )
 
 
+def sentence(text: str) -> str:
+    """With a capital letter at its begin; the rest as it is, names among it."""
+    return text[:1].upper() + text[1:]
+
+
 def words(value: Any) -> str:
     """`partially_filled` as people write it."""
     return str(value).replace("_", " ")
@@ -71,4 +76,5 @@ FILTERS = {
     "quantity": quantity,
     "moment": moment,
     "words": words,
+    "sentence": sentence,
 }

@@ -80,6 +80,13 @@ document.addEventListener("htmx:sse:after:message", () => {
 document.addEventListener("htmx:sse:error", (event) => {
   if (event.detail.status === 401) toLogin();
 });
+// Nobody answered: whether what was sent has arrived isn't known.
+document.addEventListener("htmx:error", (event) => {
+  const asked = event.detail.ctx?.request;
+  if (!asked || event.detail.ctx.sourceElement?.id === "stream") return;
+  document.getElementById("unanswered").hidden = false;
+});
+document.addEventListener("htmx:after:request", () => { document.getElementById("unanswered").hidden = true; });
 document.addEventListener("htmx:after:swap", (event) => {
   if (event.detail.ctx.target === dialog) showDialog();
   refreshShown();
