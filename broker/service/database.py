@@ -6,7 +6,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 #: the newest migration; `readyz` compares it with the database's, and a test with the migrations' own
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 
 
 def make_engine(url: str, statement_seconds: int = 10) -> Engine:
