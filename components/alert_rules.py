@@ -133,6 +133,14 @@ GATEWAY: tuple[Rule, ...] = (
         f"max(max_over_time({_GATEWAY}session_taken[2m])) > 0",
         1,
     ),
+    MetricRule(
+        "gateway-ops-agent",
+        "The gateway VM's Ops Agent isn't installed or doesn't run",
+        "WARNING",
+        "The gateway runs without it, and its logs stay on the machine, whose serial console says why.",
+        f"max(max_over_time({_GATEWAY}ops_agent[30m])) < 1",
+        60,
+    ),
     SilenceRule(
         "gateway-silent",
         "The service has no working connection to IB Gateway",

@@ -32,5 +32,5 @@ def published() -> set[str]:
     """The names of its metrics, as PromQL has them with `_` for every separator."""
     health = program("health")
     log = SimpleNamespace(phase="", since=0.0, session_taken_at=None)
-    points = health.points_of(0.0, log, SimpleNamespace(answered=True, handshake=True), [])
+    points = health.points_of(0.0, log, SimpleNamespace(answered=True, handshake=True), [], True)
     return {re.sub(r"[./]", "_", health.METRIC + name) for name in points}
