@@ -13,6 +13,9 @@ import sys
 
 _NOBODY = 65534
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+# access(2) forgets the capabilities of who isn't root, unless this bit is set (capabilities(7)); initdb asks
+# it whether the server beside it may be run.
+_PR_GET_SECUREBITS, _PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 27, 28, 4
 _FILE_CAPABILITIES = (1, 2, 3)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -30,6 +33,7 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
     permitted = struct.unpack("6I", held.raw)[1]
     kept = [one for one in _FILE_CAPABILITIES if permitted & (1 << one)]
     mask = sum(1 << one for one in kept)
+    libc.prctl(_PR_SET_SECUREBITS, libc.prctl(_PR_GET_SECUREBITS) | _NO_SETUID_FIXUP, 0, 0, 0)
     libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(_NOBODY, _NOBODY, _NOBODY)
