@@ -12,7 +12,7 @@ from tools.service_check import Health
 SHOWN = 6
 # Google's advice about a container that doesn't come up, which is long and says nothing of this one.
 ADVICE = re.compile(r" This can happen when the container port.*?might contain more information\.", re.DOTALL)
-MACHINE = re.compile(r"\(Here: localcloud logs (\S+)\)")
+MACHINE = re.compile(r" *\(Here: localcloud logs (\S+)\)(?:, [A-Z_]+$)?")
 UNREADABLE = re.compile(r"incorrect passphrase|passphrase must be set", re.IGNORECASE)
 NOT_LOGGED_IN = re.compile(
     r"PULUMI_ACCESS_TOKEN must be set|could not get cloud url|no Pulumi.*login", re.IGNORECASE
@@ -26,7 +26,7 @@ NO_SECRETS = (
 )
 NO_STATE = (
     "Pulumi isn't told where the stack's state is: export PULUMI_BACKEND_URL=gs://YOUR_STATE_BUCKET "
-    "(README, Staging and production, step 1)."
+    "(docs/production.md, step 1)."
 )
 
 Tail = Callable[[str], Sequence[str]]
@@ -57,17 +57,16 @@ def of_broker(health: Health, machines: Sequence[dict[str, object]], tail: Tail)
     """All was made, and the service has no connection to its broker."""
     lines = [f"The stack is up, but its broker isn't connected: {health.says}."]
     for machine in machines:
-        why = ailing(machine)
-        if machine["kind"] != "gce" or not why:
-            continue
-        name = str(machine["name"])
-        lines += [f"  {name}: {why}. Its console ends with:"]
-        lines += [f"    {line}" for line in said_last(tail(name))]
-        lines += [f"{AGAIN} All that it said: make logs NAME={name}"]
-    if len(lines) == 1:
-        lines.append(
-            "See what the gateway says: make logs NAME=gateway. `make status` tells when it is back."
-        )
+        if machine["kind"] == "gce":
+            name = str(machine["name"])
+            lines += [f"  {name}: {ailing(machine) or 'the machine runs'}. Its console ends with:"]
+            lines += [f"    {line}" for line in said_last(tail(name))]
+            lines += [f"All that it said: make logs NAME={name}. `make status` tells when it is back."]
+            anew = f"`.venv/bin/python -m localcloud delete-machine {name.rpartition('/')[2]}`"
+            lines.append(
+                "It applies its cloud-init at its first boot only. To have it made anew: "
+                f"{anew}, `make refresh`, `make up`."
+            )
     return "\n".join(lines)
 
 
@@ -104,7 +103,7 @@ def said_last(lines: Sequence[str]) -> list[str]:
 def with_remedy(failure: CommandFailed) -> CommandFailed:
     """The same failure with what to do about it, where that is known and not said."""
     remedy = known_remedy(str(failure))
-    return CommandFailed(f"{failure}\n{remedy}") if remedy else failure
+    return CommandFailed(f"{failure}\n{remedy}") if remedy and remedy not in str(failure) else failure
 
 
 def _read(log: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """The local cloud's daemon as the commands use it: where it gets its network, and what it is asked."""
 
+import hashlib
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ class LocalCloud:
         self._wanted = network
         self._checkout = checkout
         self._daemon = Daemon(home)
+        self._code = home.parent / "cloud-code"
 
     def is_running(self) -> bool:
         """Whether the daemon runs."""
@@ -44,20 +46,28 @@ class LocalCloud:
         return ",".join(f"{name}:{port}" for name, port in sorted(ports.items()))
 
     def start(self, keep_network: bool) -> None:
-        """Start it if it doesn't run.
+        """Start it if it doesn't run, and anew if its own code has changed since: its state outlives that.
 
         `keep_network` is for a stack that isn't empty: its resources have addresses of the network
         that was chosen for it, so another one won't do.
         """
-        if self.is_running():
+        if self.runs_this_code():
             self._begin(None)  # waits for one that somebody else, perhaps killed meanwhile, has just started
             return
+        self.stop()
         # One at a time on this machine: two that start at once would choose the same network.
         with cache.exclusive(machine.cache_folder() / "network.lock", "another local cloud's start"):
             network = self.choose_network(keep_network)
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._begin(network)
             (self.home.parent / "network").write_text(network + "\n")
+            self._code.write_text(code_of(self._checkout))
+
+    def runs_this_code(self) -> bool:
+        """Whether it runs, and from the code that is there now: before a `git pull` it knew less."""
+        if not self.is_running():
+            return False
+        return not self._code.exists() or self._code.read_text() == code_of(self._checkout)
 
     def _begin(self, network: str | None) -> None:
         try:
@@ -163,6 +173,14 @@ class LocalCloud:
             return self._daemon.call(method, **params)
         except DaemonError as error:
             raise CommandFailed(f"The local cloud refused `{method}`: {error}") from None
+
+
+def code_of(checkout: Path) -> str:
+    """A fingerprint of the local cloud's own code."""
+    found = hashlib.sha256()
+    for file in sorted((checkout / "localcloud").rglob("*.py")):
+        found.update(f"{file.relative_to(checkout)}\n".encode() + file.read_bytes())
+    return found.hexdigest()
 
 
 def is_free(network: str) -> bool:

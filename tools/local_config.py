@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tools.local_cloud import in_network
+from tools.local_cloud import CommandFailed, in_network
 
 STACK = "local"
 NAMESPACE = "ibkr"
@@ -72,8 +72,8 @@ class LocalConfig:
 
     def wanted(self, network: str) -> Tree:
         """The tracked configuration with this cloud's addresses and the overrides, without secrets."""
-        text = in_network((self._checkout / f"Pulumi.{STACK}.yaml").read_text(), network)
-        tree: Tree = yaml.safe_load(text) or {}
+        tracked = self._checkout / f"Pulumi.{STACK}.yaml"
+        tree = parsed(in_network(tracked.read_text(), network), tracked)
         tree["config"] = merged(tree.get("config") or {}, self._own())
         return tree
 
@@ -148,7 +148,8 @@ def gateways(config: Mapping[str, Any]) -> dict[str, str]:
     """The trading mode of each gateway that runs, and the key of its login."""
     if (config.get("ibkr:gateway") or {}).get("mode") == "both":
         return BOTH
-    return {str(config.get("ibkr:tradingMode", "paper")): GATEWAY}
+    # One that is neither is for the settings' check to refuse, together with all else that is wrong.
+    return {"live" if config.get("ibkr:tradingMode") == "live" else "paper": GATEWAY}
 
 
 def users(config: Mapping[str, Any]) -> list[Tree]:
@@ -163,8 +164,24 @@ def identity(user: Mapping[str, Any]) -> tuple[str, str, int]:
 
 
 def load(file: Path) -> Tree:
-    """A YAML file's content."""
-    content: Tree = yaml.safe_load(file.read_text()) or {}
+    """A YAML file's content. Raises CommandFailed."""
+    return parsed(file.read_text(), file)
+
+
+def parsed(text: str, file: Path) -> Tree:
+    """YAML that came from a file. Raises CommandFailed."""
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise CommandFailed(
+            f"{file}{where} isn't YAML: {getattr(error, 'problem', error)}. Mend it."
+        ) from None
+    if not isinstance(content, dict):
+        raise CommandFailed(
+            f"{file} holds {type(content).__name__}, and names with values are needed. Mend it."
+        )
     return content
 
 

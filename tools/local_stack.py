@@ -163,7 +163,7 @@ class LocalStack:
     def _ready(self) -> Iterator[int]:
         """Everything is in place for the engine, and nobody else works on this stack meanwhile."""
         with self.locked() as lock:
-            if self.cloud.is_running():
+            if self.cloud.runs_this_code():
                 self.cloud.start(keep_network=True)
             else:
                 with Progress("Starting the local cloud"):

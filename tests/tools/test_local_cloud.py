@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from localcloud.control import Daemon
 from tools import local_cloud
 from tools.local_cloud import API_HOST, API_PORT, CommandFailed, LocalCloud, in_network, is_free
 
@@ -80,3 +81,23 @@ def test_only_addresses_of_the_default_network_move() -> None:
     text = "a: 127.20.0.0/24\nb: 10.127.20.1\nc: 127.200.1.1\nd: http://127.20.255.1:8400\n"
     moved = in_network(text, "127.77")
     assert moved == "a: 127.77.0.0/24\nb: 10.127.20.1\nc: 127.200.1.1\nd: http://127.77.255.1:8400\n"
+
+
+def test_a_local_cloud_of_older_code_is_started_anew(cloud: LocalCloud) -> None:
+    """After a `git pull` it didn't know what the new cloud-init asks of it."""
+
+    def pid() -> int:
+        return int(Daemon(cloud.home).about()["pid"])
+
+    try:
+        cloud.start(keep_network=False)
+        first = pid()
+        cloud.start(keep_network=True)
+        assert pid() == first
+        (cloud.home.parent / "cloud-code").write_text("of another commit")
+        assert not cloud.runs_this_code()
+        cloud.start(keep_network=True)
+        assert pid() != first
+        assert cloud.runs_this_code()
+    finally:
+        cloud.stop()

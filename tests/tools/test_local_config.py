@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.local_config import ALPACA, GATEWAY, IBEAM, SALT, LocalConfig, carry_secrets, merged
+from tools.local_cloud import CommandFailed
+from tools.local_config import ALPACA, GATEWAY, IBEAM, SALT, LocalConfig, carry_secrets, load, merged
 
 TRACKED = """\
 config:
@@ -136,3 +137,12 @@ def test_a_value_that_was_set_can_be_taken_off_again(config: LocalConfig) -> Non
 
 def test_maps_are_merged_and_lists_replaced() -> None:
     assert merged({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}}) == {"a": {"b": 1, "c": [3]}}
+
+
+@pytest.mark.parametrize(("text", "part"), [("ibkr:gateway: [\n", "line 2"), ("- a\n", "holds list")])
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "overrides.yaml"
+    file.write_text(text)
+    with pytest.raises(CommandFailed, match=part) as refused:
+        load(file)
+    assert str(file) in str(refused.value)
