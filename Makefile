@@ -15,7 +15,7 @@ LOGIN ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env up preview drift destroy refresh demo status verify logs tunnel output token cost image rollback restore login dashboard test bench soak lint lock docs clean setup
+.PHONY: help env up preview drift destroy refresh demo status verify logs tunnel output token cost image rollback restore login dashboard test pictures bench soak lint lock docs clean setup
 
 python := $(shell command -v python3 || command -v python3.13 || command -v python3.12 || command -v python3.11)
 ifeq ($(python),)
@@ -50,6 +50,7 @@ help:
 	@echo "make restore   the database's backups, or one of them put back (BACKUP=)"
 	@echo "make refresh   compare the state with what there is"
 	@echo "make destroy   take everything away (YES=1: stacks other than local don't ask)"
+	@echo "make pictures  the dashboard's pages and states as pictures (.local/screenshots, docs/pictures)"
 	@echo "make bench     measure"
 	@echo "make soak      1,000 random fault schedules over each broker and the fleet (SOAK_ARGS)"
 	@echo "make lint      ruff, mypy, hadolint; actionlint and zizmor for the workflows"
@@ -111,6 +112,10 @@ image:
 test:
 	$(ready_with_cli) --ib-async
 	@$(venv) -m tools.run_tests $(PYTEST_ARGS)
+
+pictures:
+	$(ready_with_cli)
+	@$(venv) -m tools.pictures
 
 bench:
 	$(ready_with_cli)

@@ -106,7 +106,7 @@ def test_an_order_is_placed_filled_and_cancelled_before_the_eyes_of_all(
     watcher.picture("orders-dark-phone")
 
     page.locator(f"#order-{bought}").get_by_role("button", name="Details").click()
-    expect(page.locator("dialog .timeline")).to_contain_text("filled 3 at")
+    expect(page.locator("dialog .timeline")).to_contain_text("executed 3 at")
     trader.picture("order-life")
     trader.close_dialog()
 
