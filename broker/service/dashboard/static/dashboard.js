@@ -214,7 +214,9 @@ async function drawPlot() {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") } };
-  const money = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
+  // Cents only where they tell two lines of the grid apart.
+  const digits = Math.max(...found.values) - Math.min(...found.values) < 20 ? 2 : 0;
+  const money = new Intl.NumberFormat(undefined, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   drawn?.destroy();
   plot.replaceChildren();
   drawn = new uPlot({
@@ -222,7 +224,7 @@ async function drawPlot() {
     height: 220,
     legend: { show: false },
     series: [{}, { label: "Account value", stroke: colour("--accent"), width: 2, points: { show: false } }],
-    axes: [axis, { ...axis, size: 80, values: (_, values) => values.map((v) => money.format(v)) }],
+    axes: [axis, { ...axis, size: 90, values: (_, values) => values.map((v) => money.format(v)) }],
   }, [found.times, found.values], plot);
   const [first, last] = [found.values[0], found.values.at(-1)];
   const change = last - first;
