@@ -20,6 +20,7 @@ TABLES = (
     "broker_accounts",
     "broker_account_events",
     "account_alerts",
+    "account_droplets",
     "enrolments",
     "fleet_tombstones",
     "fleet_quarantine",
