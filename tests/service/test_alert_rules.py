@@ -22,7 +22,11 @@ from broker.fleet.enrolment import EnrolmentRefused
 from broker.fleet.vault import Vault
 from broker.models import EventKind, Order, OrderEvent, PositionChange, Status
 from broker.service import logs
+from broker.service.metrics import ServiceMetrics
+from broker.service.streams import Streams
+from broker.service.told_metrics import ToldMetrics
 from components.alert_rules import GATEWAY, SERVICE, MatchRule, Rule, SilenceRule, fleet
+from components.log_metrics import ORDERS, REQUESTS, TOLD, LogMetric
 from components.observability import service_lines
 from localcloud.providers.gcp.logfilter import compiled
 from tests.broker.paper_gateway import eventually
@@ -185,6 +189,34 @@ def test_a_gateway_that_is_away_is_silence(lines: Lines, monkeypatch: pytest.Mon
     broker.connect()
     eventually(lambda: lines.matched("gateway-silent"), "a connected broker's health is logged")
     watch.stop()
+
+
+def fields_of(metric: LogMetric, entry: dict[str, Any]) -> dict[str, Any]:
+    """What a log-based metric takes out of a line, by the label's name; its number as `value`."""
+    paths = {**metric.labels, "value": metric.value}
+    return {name: entry["jsonPayload"][path.removeprefix("jsonPayload.")] for name, path in paths.items()}
+
+
+def test_what_the_service_tells_of_itself_becomes_numbers(lines: Lines, world: Fleet) -> None:
+    world.connect()
+    own = ServiceMetrics(Streams(5, 5, 5))
+    ToldMetrics([own.registry]).tell()
+    found = [entry for entry in lines.entries() if compiled(service_lines("ibkr-api", TOLD.filter))(entry)]
+    told = {taken["name"]: taken["value"] for taken in (fields_of(TOLD, entry) for entry in found)}
+    assert told["api_open_streams"] == 0
+    assert all(isinstance(value, float) for value in told.values())
+
+
+async def test_requests_and_orders_become_milliseconds(lines: Lines, trader: httpx.AsyncClient) -> None:
+    order = {"symbol": "AAPL", "side": "buy", "qty": 1, "order_type": "market", "client_order_id": "one"}
+    assert (await trader.post("/api/v1/connections/default/orders", json=order)).status_code == 201
+    assert (await trader.get("/health")).status_code == 200
+    for metric in (ORDERS, REQUESTS):
+        counted = compiled(service_lines("ibkr-api", metric.filter))
+        [entry] = [entry for entry in lines.entries() if counted(entry)]
+        taken = fields_of(metric, entry)
+        assert taken["status"] == 201
+        assert taken["value"] > 0
 
 
 def test_lines_of_a_pass_carry_the_request_and_the_account(lines: Lines, world: Fleet) -> None:
