@@ -20,6 +20,9 @@ from tools.rollback import given, roll_back
 from tools.steps import Progress, SetupFailed
 from tools.verify import Wanted, login_file, verify
 
+#: roles of whoever opens the local dashboard: the stack is theirs, its kill switch and its fleet with it
+EVERYTHING = ("user", "trader", "operator")
+
 
 class Unwell(Exception):
     """All was shown, and not all is well: only the exit code is still to be told."""
@@ -62,7 +65,7 @@ def up(stack: LocalStack) -> None:
                 progress.result(health.says, failed=True)
         if not health.ok:
             raise CommandFailed(failures.of_broker(health, stack.cloud.machines(), stack.tail))
-    print(summary.running(outputs, health, stack.token()))
+    print(summary.running(outputs, health, stack.token(*EVERYTHING)))
 
 
 def gateway_ails(stack: LocalStack) -> bool:
@@ -181,7 +184,7 @@ def run_local(options: argparse.Namespace) -> None:
         case "login":
             print(json.dumps(stack.login()))
         case "dashboard":
-            print(summary.login_link(service_url(stack.outputs()), stack.token()))
+            print(summary.login_link(service_url(stack.outputs()), stack.token(*EVERYTHING)))
 
 
 def run_real(options: argparse.Namespace) -> None:

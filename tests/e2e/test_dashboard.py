@@ -64,6 +64,7 @@ def test_the_link_that_make_up_prints_opens_the_account(
     expect(page.locator("#status")).to_contain_text("Connected")
     expect(page.locator(".mode")).to_have_text("Paper")
     expect(page.locator("#clock")).to_contain_text("open until")
+    expect(page.get_by_role("button", name="Stop trading")).to_be_visible()
     token = link.partition("#")[2]
     assert token not in page.content() + page.url
     assert page.evaluate("document.cookie + Object.values(localStorage).join()") == ""
