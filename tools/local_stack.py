@@ -28,6 +28,11 @@ TITLES = {
     "refresh": "Comparing the state with what there is",
     "destroy": "Taking everything away",
 }
+SEE_ABOVE = {
+    "refresh": "Not all is as the last `make up` left it: see above. `make refresh` takes over what there is, "
+    "then `make up` makes it as declared.",
+    "preview": "A preview found what stands in the way of `make up`: see above.",
+}
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.
 FOREIGN = ("PULUMI_", "DIGITALOCEAN_", "GOOGLE_", "CLOUDSDK_", "GCLOUD_", "GCP_")
 QUIET = {
@@ -244,7 +249,9 @@ class LocalStack:
         env, folder = self.pulumi_environment(), self.config.folder
         if self._quiet or self._verbose or command not in TITLES or "--preview-only" in options:
             if pulumi_process.watched(argv, env, folder, quiet=self._quiet, lock=lock) != 0:
-                raise CommandFailed(f"`{command}` of the stack {STACK} didn't get to its end: see above.")
+                raise CommandFailed(
+                    SEE_ABOVE.get(command, f"`make {command}` didn't get to its end: see above.")
+                )
             return
         code, engine = engine_log.run(argv, env, folder, TITLES[command], self.log, lock)
         for line in engine.named_changes():

@@ -97,7 +97,7 @@ def service_url(outputs: Mapping[str, Any]) -> str:
 def destroy(stack: LocalStack) -> None:
     """Take the local stack away and end the local cloud."""
     stack.destroy()
-    print("Nothing of the local stack runs.")
+    print("Nothing of the local stack runs. `make up` makes it anew.")
 
 
 def show_status(report: status.Report, as_json: bool) -> None:
@@ -162,6 +162,7 @@ def run_local(options: argparse.Namespace) -> None:
             stack.drift()
         case "refresh":
             stack.refresh()
+            print("The state says what there is. Where that isn't what is declared, `make up` makes it so.")
         case "destroy":
             destroy(stack)
         case "status":
@@ -193,6 +194,8 @@ def run_real(options: argparse.Namespace) -> None:
     match options.command:
         case "up" | "preview" | "drift" | "refresh" | "destroy":
             getattr(stack, options.command)()
+            if options.command == "up":
+                print(summary.next_for(stack.name))
         case "status":
             report = status.of_real(stack, lambda: operator_token(stack.name, os.environ))
             show_status(report.about(options.name), options.json)

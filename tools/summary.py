@@ -40,8 +40,21 @@ def running(outputs: Mapping[str, Any], health: Health, token: str = "") -> str:
         ]
     if outputs.get("service_url") and token:
         lines += ["", painted("Dashboard", BOLD), f"  {login_link(str(outputs['service_url']), token)}"]
-    lines += ["", painted("make status | logs | tunnel | dashboard | destroy; make help lists them all", DIM)]
+    lines += [
+        "",
+        painted("make demo | status | logs | tunnel | dashboard | destroy; make help lists them all", DIM),
+    ]
     return "\n".join(lines)
+
+
+def next_for(stack: str) -> str:
+    """What to do after `up` of a stack in real clouds."""
+    if stack.startswith("foundation-"):
+        return f"\nNext: make image STACK={stack.removeprefix('foundation-')}, then make up of that stack."
+    return (
+        f"\nA gateway needs some minutes to boot and to log in: make logs STACK={stack} NAME=gateway\n"
+        f"Next: make status STACK={stack}, then TOKEN=... make verify STACK={stack}, which unlocks live orders."
+    )
 
 
 def broker(health: Health) -> str:
