@@ -104,6 +104,6 @@ def test_without_alpacas_keys_nothing_begins() -> None:
     check(stack, {"ibkr:alpaca": {"apiKey": {"secure": "v1:x"}, "secretKey": {"secure": "v1:y"}}})
 
 
-def test_the_readme_and_the_runbook_name_the_command() -> None:
-    for file in ("README.md", "docs/runbooks.md"):
+def test_the_pages_name_the_command() -> None:
+    for file in ("docs/production.md", "docs/runbooks.md"):
         assert "make rollback STACK=" in (CHECKOUT / file).read_text(), file
