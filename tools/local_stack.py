@@ -29,8 +29,8 @@ TITLES = {
     "destroy": "Taking everything away",
 }
 SEE_ABOVE = {
-    "refresh": "Not all is as the last `make up` left it: see above. `make refresh` takes over what there is, "
-    "then `make up` makes it as declared.",
+    "refresh": "Not all is as the last `make up` left it: see above. `make refresh` takes over what there "
+    "is, then `make up` makes it as declared.",
     "preview": "A preview found what stands in the way of `make up`: see above.",
 }
 # Never let a person's real clouds or other Pulumi settings reach the local stack's engine.

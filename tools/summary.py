@@ -53,7 +53,7 @@ def next_for(stack: str) -> str:
         return f"\nNext: make image STACK={stack.removeprefix('foundation-')}, then make up of that stack."
     return (
         f"\nA gateway needs some minutes to boot and to log in: make logs STACK={stack} NAME=gateway\n"
-        f"Next: make status STACK={stack}, then TOKEN=... make verify STACK={stack}, which unlocks live orders."
+        f"Next: make status STACK={stack}, then TOKEN=... make verify STACK={stack}: it unlocks live orders."
     )
 
 
