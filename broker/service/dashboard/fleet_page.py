@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -115,6 +116,7 @@ class FleetWatch(Pushed):
         self._asked = asked
         self._render = render
         self._seen: dict[str, dict[str, Any]] = {}
+        self._at: datetime | None = None
 
     def _work(self) -> list[Coroutine[Any, Any, None]]:
         return [self._keep_reading()]
@@ -122,10 +124,12 @@ class FleetWatch(Pushed):
     async def _keep_reading(self) -> None:
         while True:
             try:
-                found = {name: values | {"problem": ""} for name, values in (await self._read()).items()}
+                read = await self._read()
+                self._at = datetime.now(UTC)
+                found = {name: values | {"problem": ""} for name, values in read.items()}
             except (SQLAlchemyError, FleetAway) as failure:
                 why = failure.reason if isinstance(failure, FleetAway) else type(failure).__name__
-                said = f"The accounts can't be read now ({why}); these are the last known."
+                said = f"The accounts can't be read now ({why})."
                 known = self._seen or {part: {} for part in PARTS}
                 found = {part: values | {"problem": said} for part, values in known.items()}
             except Exception:
@@ -133,7 +137,9 @@ class FleetWatch(Pushed):
                 found = self._seen
             changed = {part: values for part, values in found.items() if self._seen.get(part) != values}
             self._seen = found
-            self._show({part: self._render(part, values) for part, values in changed.items()})
+            self._show(
+                {part: self._render(part, values | {"at": self._at}) for part, values in changed.items()}
+            )
             await self._pause(SECONDS)
 
     async def _read(self) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import structlog
@@ -39,15 +40,20 @@ _WANTED = {
 }
 
 
+#: makes HTML of the accounts, why they can't be read now, and when they were read last
+Render = Callable[[list[ConnectedAccount], str, datetime | None], str]
+
+
 class AccountsWatch(Pushed):
     """One user's accounts."""
 
-    def __init__(self, fleet: Fleet, user: str, render: Callable[[list[ConnectedAccount], str], str]) -> None:
+    def __init__(self, fleet: Fleet, user: str, render: Render) -> None:
         super().__init__()
         self._fleet = fleet
         self._user = user
         self._render = render
         self._last: list[ConnectedAccount] = []
+        self._at: datetime | None = None
 
     def _work(self) -> list[Coroutine[Any, Any, None]]:
         return [self._keep_reading()]
@@ -57,14 +63,14 @@ class AccountsWatch(Pushed):
             problem = ""
             try:
                 found = await self._fleet.call(self._fleet.repository.of_user, self._user, MOST_SHOWN)
-                self._last = await shown_all(self._fleet, found)
+                self._last, self._at = await shown_all(self._fleet, found), datetime.now(UTC)
             except (SQLAlchemyError, FleetAway) as failure:
                 why = failure.reason if isinstance(failure, FleetAway) else type(failure).__name__
-                problem = f"The accounts can't be read now ({why}); these are the last known."
+                problem = f"The accounts can't be read now ({why})."
             except Exception:
                 log.exception("the gateways' page can't be read")
-                problem = "The accounts can't be read now; these are the last known."
-            self._show({"gateways": self._render(self._last, problem)})
+                problem = "The accounts can't be read now."
+            self._show({"gateways": self._render(self._last, problem, self._at)})
             await self._pause(SECONDS)
 
 
@@ -186,8 +192,8 @@ def make_watch(request: Request, who: Principal) -> AccountsWatch | None:
     fleet: Fleet | None = request.app.state.fleet
     template = dashboard_of(request).templates.get_template("parts/gateways.html")
 
-    def render(accounts: list[ConnectedAccount], problem: str) -> str:
-        return template.render(accounts=accounts, problem=problem)
+    def render(accounts: list[ConnectedAccount], problem: str, at: datetime | None) -> str:
+        return template.render(accounts=accounts, problem=problem, at=at)
 
     return None if fleet is None else AccountsWatch(fleet, who.user, render)
 

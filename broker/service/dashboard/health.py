@@ -93,6 +93,7 @@ class HealthWatch(Pushed):
         self._render = render
         self._seen: object = None
         self._gateways: Section | None = None
+        self._gateways_at: datetime | None = None
         self._past: list[Past] | None = None
         #: why the database can't be used, and since when that is so
         self._database: tuple[str, datetime | None] = ("", None)
@@ -139,11 +140,13 @@ class HealthWatch(Pushed):
         try:
             found = await fleet.call(fleet.repository.of_user, self._user, MOST_GATEWAYS)
         except (SQLAlchemyError, FleetAway) as failure:
-            away = Item(title, Mark.UNKNOWN, "can't be read", None, _why(failure), health_items.BACK_SOON)
+            since = self._gateways_at
+            away = Item(title, Mark.UNKNOWN, "can't be read", since, _why(failure), health_items.BACK_SOON)
             known = self._gateways.items if self._gateways is not None else ()
             return Section(title, (away, *known))
         items = tuple(health_items.of_account(account, self._link(account.id)) for account in found)
         self._gateways = Section(title, items, "No account is connected.")
+        self._gateways_at = datetime.now(UTC)
         return self._gateways
 
     def _link(self, account_id: str) -> Health | None:
