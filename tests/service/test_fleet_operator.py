@@ -124,6 +124,15 @@ async def test_an_operator_sees_all_accounts_without_secrets_and_nobody_else_doe
     assert "ib-user" not in rest.text
     assert (await anyone.get("/fleet/accounts?status=error", headers=operator)).json()["accounts"] == []
     assert (await anyone.get("/fleet/accounts?status=odd", headers=operator)).status_code == 422
+    for asked, users in (
+        ("search=EV", ["eve"]),
+        ("search=a%00da&environment=demo", ["ada"]),
+        ("search=%ed%a0%80&environment=live", []),
+        ("region=fra1", []),
+        ("reason=no_such", []),
+    ):
+        answer = await anyone.get(f"/fleet/accounts?{asked}", headers=operator)
+        assert [a["user_id"] for a in answer.json()["accounts"]] == users, asked
     for roles in (("user",), ("trader",)):
         headers = {"authorization": f"Bearer {issuer.token(*roles)}"}
         for path in ("/fleet", "/fleet/accounts"):
