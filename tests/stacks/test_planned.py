@@ -84,4 +84,4 @@ def test_the_gateways_own_restarts_end_before_anybody_is_paged(rule: MetricRule 
 
 def test_what_a_person_must_do_is_never_kept_quiet() -> None:
     loud = {rule.name for rule in GATEWAY if not getattr(rule, "quiet_by_plan", False)}
-    assert loud == {"gateway-second-factor", "gateway-session-taken"}
+    assert {"gateway-second-factor", "gateway-session-taken"} <= loud
