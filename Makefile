@@ -23,8 +23,8 @@ $(error Python isn't on PATH. Install Python 3.11, 3.12 or 3.13 (apt install pyt
 endif
 venv := .venv/bin/python
 stack = @$(venv) -m tools.stack $@ --stack '$(STACK)' $(if $(YES),--yes) $(if $(VERBOSE),--verbose)
-# On a terminal logs are followed unless FOLLOW=0.
-follow = $(if $(filter 0 no,$(FOLLOW)),,$(if $(FOLLOW),--follow,$$([ -t 1 ] && echo --follow)))
+# On a terminal logs of the local stack are followed unless FOLLOW=0, others with FOLLOW=1 (gcloud's beta).
+follow = $(if $(filter 0 no,$(FOLLOW)),,$(if $(FOLLOW),--follow,$(if $(filter local,$(STACK)),$$([ -t 1 ] && echo --follow))))
 ready := @$(python) -m tools.setup
 ready_with_cli := $(ready) --pulumi
 

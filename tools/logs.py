@@ -135,10 +135,9 @@ def of_real(stack: RealStack, name: str, follow: bool, token: Callable[[], str])
     if name in ("", "service"):
         query = 'resource.type="cloud_run_revision"'
         form = ("--format", "value(timestamp,severity,textPayload,jsonPayload)")
+        stack.gcloud("logging", "read", query, "--limit", "100", *form)
         if follow:
             stack.gcloud("beta", "logging", "tail", query, *form)
-        else:
-            stack.gcloud("logging", "read", query, "--limit", "100", "--order", "desc", *form)
         return
     if name in ("gateway", GATEWAY):
         verb = "tail-serial-port-output" if follow else "get-serial-port-output"

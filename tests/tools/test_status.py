@@ -1,11 +1,14 @@
 """The table of `make status`, and which states make its exit code 1."""
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tools import logs, status, summary
 from tools.local_cloud import CommandFailed
+from tools.real_stack import RealStack
 from tools.status import Level, Part, Report
 
 ACCOUNT = {
@@ -98,3 +101,24 @@ def test_a_line_of_the_service_is_readable() -> None:
 def test_a_table_of_nothing_is_empty() -> None:
     assert summary.table([]) == ""
     assert "`make up` makes it" in status.as_text(Report("local", 0))
+
+
+def test_logs_of_a_real_stack_are_asked_of_gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gcloud is a stand-in that writes down how it is called."""
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    gcloud.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def no_token() -> str:
+        raise CommandFailed("no token")
+
+    stack = RealStack("staging")
+    logs.of_real(stack, "service", True, no_token)
+    logs.of_real(stack, "gateway", False, no_token)
+    read, tail, serial = (tmp_path / "called").read_text().splitlines()
+    assert read.startswith('logging read resource.type="cloud_run_revision" --limit 100')
+    assert tail.startswith("beta logging tail resource.type=")
+    assert serial.startswith("compute instances get-serial-port-output ibkr-gateway --zone us-west1-")
+    with pytest.raises(CommandFailed, match="service, gateway, and"):
+        logs.of_real(stack, "sql", False, no_token)
