@@ -36,6 +36,7 @@ _OF_A_CLOUD_IMAGE = (
     "cloud-init",
     "e2fsprogs",
     "libnss-systemd",
+    "needrestart",
     "openssl",
     "tzdata",
     "unattended-upgrades",

@@ -90,3 +90,22 @@ def test_with_the_pinned_key_the_agent_is_installed_and_keeps_secrets_here(vm: G
     assert SLIP not in there
     assert any("Login has completed" in line for line in there)
     machine.until(lambda: vm.latest("ops_agent")[1] == 1, "monitoring knows")
+
+
+def test_what_restarts_services_after_security_updates_spares_those_of_the_gateway(vm: GatewayVm) -> None:
+    # needrestart can't look into the units' own mount namespaces here, so it is shown on names.
+    machine = vm.machine
+    ours, others = "ibkr-gateway-sleeps.service", "sleeps.service"
+    for unit in (ours, others):
+        sleeps = "[Service]\nExecStart=/bin/sleep infinity\n"
+        machine.run("sh", "-c", f"cat >/run/systemd/system/{unit}", stdin=sleeps)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", ours, others)
+    before = {unit: machine.show(unit, "MainPID") for unit in (ours, others)}
+    # As an update does it: the library is another file now, and what runs has the old one open.
+    library = machine.run("sh", "-c", "readlink -f /lib/*/libc.so.6").strip()
+    machine.run("cp", "--preserve=all", library, f"{library}.new")
+    machine.run("mv", f"{library}.new", library)
+    machine.run("needrestart", "-r", "a", "-q", check=False)
+    machine.until(lambda: machine.show(others, "MainPID") not in ("0", before[others]), "the other restarts")
+    assert machine.show(ours, "MainPID") == before[ours]
