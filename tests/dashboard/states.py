@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from playwright.async_api import Page
 from sqlalchemy import Engine, text
 
 from broker.fleet.account import State as Status
 from broker.fleet.account import Wanted
-from broker.fleet.models import broker_accounts
+from broker.fleet.models import account_droplets, broker_accounts
 from broker.risk.switch import KillSwitch
 
 
@@ -43,6 +44,8 @@ class Gateway:
     droplet: bool = True
 
 
+#: for how long they have been connected
+DAYS = timedelta(days=9)
 GATEWAYS = (
     Gateway("ib-paper-0000a001", "paper", Wanted.RUNNING, Status.PROVISIONING, "creating"),
     Gateway("ib-paper-0000a002", "paper", Wanted.RUNNING, Status.INITIALIZING, "gateway_starting"),
@@ -72,12 +75,28 @@ def gateways(engine: Engine) -> None:
                 "status": one.status,
                 "status_reason": one.reason,
                 "status_since": now,
-                "created_at": now,
+                "created_at": now - DAYS,
                 "updated_at": now,
             }
             if one.droplet:
-                row |= {"do_droplet_id": 512000100 + number, "do_region": "nyc1", "do_last_status_check": now}
+                row |= {
+                    "do_droplet_id": 512000100 + number,
+                    "do_droplet_name": f"ada{number}-ib-{one.environment}-1",
+                    "do_region": "nyc1",
+                    "do_last_status_check": now,
+                }
             db.execute(broker_accounts.insert(), row)
+            db.execute(
+                account_droplets.insert(),
+                {
+                    "account_id": one.id,
+                    "droplet_id": 512000100 + number,
+                    "size": "s-1vcpu-1gb",
+                    "price_monthly": 6.0,
+                    "began_at": now - DAYS,
+                    "ended_at": None if one.droplet else now - DAYS / 2,
+                },
+            )
 
 
 def halt(engine: Engine) -> None:
@@ -112,14 +131,19 @@ STATES = (
     State("empty-overview", "/", ("Nothing is held", "No values yet")),
     State("empty-orders", "/orders", ("No order yet",)),
     State("empty-gateways", "/gateways", ("No account is connected yet",)),
-    State("order-with-mistakes", "/orders", ("three",), does=wrong_order),
+    State("order-with-mistakes", "/orders", ("valid number",), does=wrong_order),
     State("kill-switch-question", "/", ("Stop all trading?",), does=pull_the_switch),
-    State("kill-switch-on", "/", ("Trading is halted", "a strange market"), happens=halt),
+    State("empty-fleet", "/fleet", ("No account fits",)),
+    State("health-of-little", "/health-page", ("All is well",)),
+    State("kill-switch-on", "/", ("No order leaves", "a strange market"), happens=halt),
     State(
         "gateways-in-each-status",
         "/gateways",
         (*(one.id for one in GATEWAYS), "approve the login on your phone", "Hibernated"),
         happens=gateways,
     ),
+    State("fleet", "/fleet", tuple(one.id for one in GATEWAYS)),
+    State("fleet-of-an-error", "/fleet?status=error", ("ib-paper-0000a007",)),
+    State("health", "/health-page", ("IBKR waits for the second factor", "Reconciler", "Database")),
     State("gateway-deletion-question", "/gateways", ("Delete ib-live-0000a004?",), does=delete_a_gateway),
 )

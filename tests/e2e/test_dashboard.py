@@ -260,8 +260,9 @@ def test_a_live_account_looks_like_one(stack: LocalStack, person: People) -> Non
 def test_a_gateway_vm_that_is_gone_is_said_and_pages_find_the_next_revision_by_themselves(
     stack: LocalStack, service: Service, person: People
 ) -> None:
-    somebody, trader = person(), person()
+    somebody, trader, operator = person(), person(), person()
     page = somebody.log_in()
+    health = operator.log_in(*EVERYTHING, page="/health-page")
     orders = trader.log_in(page="/orders")
     value = page.locator("#tiles .big").first
     expect(value).not_to_contain_text("…")
@@ -273,6 +274,8 @@ def test_a_gateway_vm_that_is_gone_is_said_and_pages_find_the_next_revision_by_t
     expect(page.locator("#tiles")).to_have_class(re.compile("stale"))
     assert re.search(r"\d", value.inner_text()), "the last value is still there"
     somebody.picture("gateway-vm-gone")
+    expect(health.locator("#health")).to_contain_text("refuses connections")
+    operator.picture("health-gateway-vm-gone")
     try:
         # The VM comes back, and with another limit a new revision of the service, in one `up`.
         stack.config.set(LIMIT, "77")
