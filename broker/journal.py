@@ -29,9 +29,9 @@ from broker import timeline
 from broker.errors import DuplicateClientOrderId, JournalUnavailable
 from broker.fills import FillBook
 from broker.journal_file import file_engine
-from broker.journal_rows import BODY, EMPTY, FOREIGN, changes_of, new_order, order_of, row_of
+from broker.journal_rows import BODY, EMPTY, FOREIGN, changes_of, in_utc, new_order, order_of, row_of
 from broker.journal_table import BY_ID, BY_ID_LOCKED, BY_NAME_LOCKED, OrderTable
-from broker.models import EntryKind, Order, OrderReport, OrderRequest, Status, Timeline
+from broker.models import FINAL_STATUSES, EntryKind, Order, OrderReport, OrderRequest, Status, Timeline
 from broker.risk.switch import require_running
 from broker.tables import orders
 
@@ -310,8 +310,9 @@ class Journal(OrderTable):
                 log.exception("nobody could be told that the outcome of order %s is unknown", order.id)
 
     def _update(self, db: Connection, row: Any, *reports: OrderReport) -> Order:
-        asked = self._cancels.pop(row.id, None)
-        if asked is not None:
+        # What the broker said before it had the cancel may come after it was asked for.
+        if row.id in self._cancels and reports[-1].status in (Status.PENDING_CANCEL, *FINAL_STATUSES):
+            asked = max(self._cancels.pop(row.id), in_utc(row.updated_at))
             reports = (OrderReport(Status.PENDING_CANCEL, filled_qty=row.filled_qty, at=asked), *reports)
         now = self._clock()
         seen, lines = row, []

@@ -143,8 +143,10 @@ def new_order(row: Mapping[str, Any]) -> Order:
     )
 
 
+def in_utc(moment: datetime) -> datetime:
+    """A time of a row. SQLite gives them back without their zone; they were stored in UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 def _text(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    # SQLite gives times back without their zone; they were stored in UTC.
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()
+    return None if moment is None else in_utc(moment).isoformat()

@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
-from broker.journal_rows import FOREIGN, REPLACEABLE
+from broker.journal_rows import FOREIGN, REPLACEABLE, in_utc
 from broker.models import (
     EntryKind,
     FieldChange,
@@ -160,13 +160,13 @@ def timeline_of(
         entries.append(_entered(order, placed_by, replaced))
     if lines and lines[0].position > 1:
         said = f"{lines[0].position - 1} earlier entries weren't kept."
-        entries.append(TimelineEntry(_text(lines[0].at), EntryKind.GAP, text=said))
+        entries.append(TimelineEntry(in_utc(lines[0].at).isoformat(), EntryKind.GAP, text=said))
         status = next((row.was for row in lines if row.kind == EntryKind.STATUS), order.status)
     for row in lines:
         if row.kind == EntryKind.STATUS:
             if status is not None and row.was != status:
                 said = f"Statuses before this weren't kept. It was {_words(row.was)} at last."
-                entries.append(TimelineEntry(_text(row.at), EntryKind.GAP, text=said))
+                entries.append(TimelineEntry(in_utc(row.at).isoformat(), EntryKind.GAP, text=said))
             status = row.status
         entries.append(_entry(row))
     if order.status != status:
@@ -205,7 +205,7 @@ def _differences(before: Order, after: Order) -> list[FieldChange]:
 def _entry(row: Any) -> TimelineEntry:
     detail = row.detail or {}
     return TimelineEntry(
-        at=_text(row.at),
+        at=in_utc(row.at).isoformat(),
         kind=row.kind,
         status=row.status,
         broker_status=row.broker_status,
@@ -224,8 +224,3 @@ def _words(status: str | None) -> str:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _text(moment: datetime) -> str:
-    # SQLite gives times back without their zone; they were stored in UTC.
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)).isoformat()

@@ -151,6 +151,9 @@ def test_a_cancel_is_told_with_the_moment_at_which_it_was_asked_for(journal: Jou
     journal.cancel_not_sent(order.id)
     journal.update(order.id, OrderReport(Status.PARTIALLY_FILLED, filled_qty=3, filled_price=1.0))
     journal.cancel_asked(order.id)
+    # What the broker said before it had the cancel.
+    journal.update(order.id, OrderReport(Status.PARTIALLY_FILLED, filled_qty=4, filled_price=1.0))
+    journal.update(order.id, OrderReport(Status.SUBMITTED, filled_qty=4, filled_price=1.0))
     journal.update(order.id, OrderReport(Status.CANCELLED))
     entries = read(journal, order).entries
     assert [entry.status for entry in entries[-3:-1]] == ["pending_cancel", "cancelled"]

@@ -170,6 +170,44 @@ async def test_a_broker_that_is_away_leaves_what_was_known(
     await open_life(page, order)
     await expect(page.locator("dialog")).to_contain_text("The broker can't be asked now")
     await expect(page.locator("dialog .timeline")).to_contain_text("submitted")
+    await page.get_by_role("button", name="Change …").click()
+    await expect(page.locator("#dialog-title")).to_have_text("That can't be done now")
+    await expect(page.locator("dialog").get_by_role("alert")).to_contain_text("isn't connected")
+
+
+async def test_an_ended_session_leads_to_the_login(
+    site: Site, context: BrowserContext, fleet_app: FastAPI
+) -> None:
+    order = place(fleet_app)
+    page = await site.log_in(context, page="/orders")
+    await expect(page.locator(f"#order-{order.id}")).to_be_visible()
+    await context.clear_cookies()
+    await page.locator(f"#order-{order.id}").get_by_role("button", name="Details").click()
+    await page.wait_for_url(f"{site.url}/login*")
+
+
+async def test_lists_are_sorted_by_their_columns_and_stay_so(
+    site: Site, context: BrowserContext, fleet_app: FastAPI
+) -> None:
+    for symbol, qty in (("MSFT", 10), ("AAPL", 9), ("TSLA", 2)):
+        place(fleet_app, symbol=symbol, qty=qty, limit_price=50.0)
+        place(fleet_app, symbol=symbol, qty=qty, order_type="market", limit_price=None, time_in_force="day")
+    page = await site.log_in(context, page="/orders")
+    for table, cell, shares in (("#orders", 4, [2, 2, 9, 9, 10, 10]), ("#positions", 2, [2, 9, 10])):
+        column = page.locator(table).get_by_role("button", name="Shares")
+        await column.focus()
+        await page.keyboard.press("Enter")
+        heading = page.locator(f"{table} th[aria-sort]")
+        await expect(heading).to_have_attribute("aria-sort", "ascending")
+        values = page.locator(f"{table} tbody tr > :nth-child({cell})")
+        found = await values.evaluate_all("all => all.map(one => Number(one.dataset.value))")
+        assert found == shares
+        await column.click()
+        await expect(heading).to_have_attribute("aria-sort", "descending")
+    newest = place(fleet_app, symbol="NVDA", qty=5, limit_price=50.0)
+    await expect(page.locator(f"#order-{newest.id}")).to_be_visible()
+    rows = page.locator("#orders tbody tr th")
+    await expect(rows).to_have_text(["MSFT", "MSFT", "AAPL", "AAPL", "NVDA", "TSLA", "TSLA"])
 
 
 async def test_a_change_that_may_have_arrived_is_not_offered_again(

@@ -8,6 +8,7 @@ gateways.py      users' own gateways
 health.py        what is well and what isn't; health_items.py has a line for each thing
 fleet_page.py    all users' gateways, for operators
 failures.py      problems as pages and dialogs
+dialogs.py       routes whose failures are said in words where the answer would stand
 forms.py         forms as browsers send them
 wording.py       numbers and times as people read them
 remedies.py      what to do about states, reasons and alerts

@@ -26,6 +26,7 @@ from broker.journal import Journal
 from broker.models import Order, OrderRequest
 from broker.service import halt
 from broker.service.connections import Connection
+from broker.service.dashboard.dialogs import DialogRoute
 from broker.service.dashboard.forms import sent
 from broker.service.dashboard.pages import dashboard_of
 from broker.service.problems import field_name
@@ -33,7 +34,7 @@ from broker.service.routes import Reader, Trader, Via
 from broker.service.schemas import OrderBody, ReplaceBody
 from broker.timeline_words import executed_at, more, what
 
-actions = APIRouter(include_in_schema=False)
+actions = APIRouter(include_in_schema=False, route_class=DialogRoute)
 
 OrderId = Annotated[str, Path(max_length=64)]
 Words = Annotated[str, Query(max_length=64)]
