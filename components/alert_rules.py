@@ -3,10 +3,10 @@
 A rule's filter is written in the Logging query language, over the fields that the service writes
 (tests/service/test_alert_rules.py drives the service and holds its real lines against every filter).
 `MatchRule` fires at every line that matches; `SilenceRule` when no line did for a while, which is also so
-when the service never wrote one; `RateRule` when too many requests were answered with a status;
-`MetricRule` by a metric that the gateway VM publishes (cloud-init/files/gateway/health); `UptimeRule` when
-Google's checkers don't reach the service. Rules that are `quiet_by_plan` say nothing while IBKR resets
-(components/planned.py).
+when the service never wrote one; `CountRule` when one did, unless IBKR is away by plan; `RateRule` when too
+many requests were answered with a status; `MetricRule` by a metric that the gateway VM publishes
+(cloud-init/files/gateway/health); `UptimeRule` when Google's checkers don't reach the service. Rules that
+are `quiet_by_plan` say nothing while IBKR resets (components/planned.py).
 """
 
 from __future__ import annotations
@@ -45,6 +45,15 @@ class SilenceRule(Rule):
 
 
 @dataclass(frozen=True, slots=True)
+class CountRule(Rule):
+    """Fires when a line matched in the last `minutes`; unlike `MatchRule` it can keep quiet by plan."""
+
+    filter: str
+    minutes: int
+    quiet_by_plan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RateRule(Rule):
     """Fires when in five minutes more than `most` requests were answered with `status`."""
 
@@ -70,6 +79,8 @@ class UptimeRule(Rule):
 
 
 _MOVED = 'jsonPayload.event="account moved"'
+# What IBKR's reset does to every user's gateway at once.
+_LATE = 'jsonPayload.reason="login_timeout" OR jsonPayload.reason="second_factor_timeout"'
 
 SERVICE: tuple[Rule, ...] = (
     MatchRule(
@@ -187,8 +198,17 @@ _DROPLETS: tuple[Rule, ...] = (
         "A user's gateway is in error",
         "ERROR",
         "The account's status and history say why, and what to do.",
-        f'{_MOVED} AND jsonPayload.status="error"',
+        f'{_MOVED} AND jsonPayload.status="error" AND NOT ({_LATE})',
         ("account_id", "reason"),
+    ),
+    CountRule(
+        "login-timeout",
+        "Users' gateways didn't log in in time",
+        "ERROR",
+        "Each says since when at `GET /api/v1/fleet/accounts?status=error`. Many at once: IBKR is away.",
+        f"{_MOVED} AND ({_LATE})",
+        30,
+        quiet_by_plan=True,
     ),
     MatchRule(
         "failed-logins",
@@ -232,6 +252,7 @@ RUNBOOKS = {
     "gateway-silent": "Nightly restart",
     "failed-logins": "Locked account",
     "droplet-error": "Droplet stuck",
+    "login-timeout": "Droplet stuck",
     "enrolment-token": "Droplet stuck",
     "certificate-changed": "Droplet stuck",
     "reconcile-stalled": "Droplet stuck",

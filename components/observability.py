@@ -16,6 +16,7 @@ import pulumi_gcp as gcp
 
 from components.alert_rules import (
     RUNBOOKS,
+    CountRule,
     MatchRule,
     MetricRule,
     RateRule,
@@ -72,6 +73,8 @@ class Observability(pulumi.ComponentResource):
                 self._match(rule)
             elif isinstance(rule, SilenceRule):
                 self._silence(rule)
+            elif isinstance(rule, CountRule):
+                self._count(rule)
             elif isinstance(rule, RateRule):
                 self._rate(rule)
             elif isinstance(rule, UptimeRule):
@@ -94,17 +97,25 @@ class Observability(pulumi.ComponentResource):
         self._policy(rule, condition, limit)
 
     def _silence(self, rule: SilenceRule) -> None:
+        lines = self._lines(rule, f"Lines whose absence means: {rule.title}")
+        self._policy(rule, _promql(rule, _query(rule, f"(sum({lines}) or vector(0)) < 1")))
+
+    def _count(self, rule: CountRule) -> None:
+        lines = self._lines(rule, f"Lines that mean: {rule.title}")
+        self._policy(rule, _promql(rule, _query(rule, f"sum({lines}) > 0")))
+
+    def _lines(self, rule: CountRule | SilenceRule, description: str) -> str:
+        """How many lines matched lately, counted in a metric of the rule's own."""
         metric = f"{self._name}-{rule.name}"
         gcp.logging.Metric(
             f"{metric}-metric",
             name=metric,
-            description=f"Lines whose absence means: {rule.title}",
+            description=description,
             filter=service_lines(self._args.service, rule.filter),
             metric_descriptor=gcp.logging.MetricMetricDescriptorArgs(metric_kind="DELTA", value_type="INT64"),
             opts=self._child,
         )
-        lines = f'increase({series(metric)}{{monitored_resource="cloud_run_revision"}}[{rule.minutes}m])'
-        self._policy(rule, _promql(rule, _query(rule, f"(sum({lines}) or vector(0)) < 1")))
+        return f'increase({series(metric)}{{monitored_resource="cloud_run_revision"}}[{rule.minutes}m])'
 
     def _rate(self, rule: RateRule) -> None:
         chosen = f'service_name="{self._args.service}",response_code="{rule.status}"'
@@ -170,7 +181,7 @@ def series(metric: str) -> str:
     return f"logging_googleapis_com:user_{re.sub(r'[^a-zA-Z0-9_]', '_', metric)}"
 
 
-def _query(rule: MetricRule | SilenceRule, query: str) -> str:
+def _query(rule: CountRule | MetricRule | SilenceRule, query: str) -> str:
     return unless_planned(query) if rule.quiet_by_plan else query
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from sqlalchemy import Engine
 
 from broker.alerts import Alerts, AlertWatch
 from broker.brokers.simulated import SimulatedBroker
-from broker.fleet.decide import LogSays, Probe, Readiness
+from broker.fleet.decide import LogSays, Patience, Probe, Readiness
 from broker.fleet.digitalocean import Unavailable
 from broker.fleet.enrolment import EnrolmentRefused
 from broker.fleet.vault import Vault
@@ -25,7 +26,7 @@ from broker.service import logs
 from broker.service.metrics import ServiceMetrics
 from broker.service.streams import Streams
 from broker.service.told_metrics import ToldMetrics
-from components.alert_rules import GATEWAY, SERVICE, MatchRule, Rule, SilenceRule, fleet
+from components.alert_rules import GATEWAY, SERVICE, CountRule, MatchRule, Rule, SilenceRule, fleet
 from components.log_metrics import ORDERS, REQUESTS, TOLD, LogMetric
 from components.observability import service_lines
 from localcloud.providers.gcp.logfilter import compiled
@@ -55,7 +56,7 @@ class Lines:
 
     def matched(self, name: str) -> list[dict[str, Any]]:
         rule = RULES[name]
-        assert isinstance(rule, (MatchRule, SilenceRule))
+        assert isinstance(rule, (CountRule, MatchRule, SilenceRule))
         matches = compiled(service_lines("ibkr-api", rule.filter))
         return [entry["jsonPayload"] for entry in self.entries() if matches(entry)]
 
@@ -123,6 +124,21 @@ def test_what_goes_wrong_on_a_droplet_fires_its_rules(
         rule = RULES[name]
         assert isinstance(rule, MatchRule)
         assert all(entry[label] for entry in lines.matched(name) for label in rule.labels), "labels exist"
+
+
+def test_logins_that_come_to_nothing_are_counted_and_page_nobody_one_by_one(
+    lines: Lines, world: Fleet
+) -> None:
+    """IBKR's reset takes every user's login at once."""
+    account = world.connect()
+    world.until(account, "running")
+    world.settings = replace(world.settings, patience=Patience(login=0))
+    world.start()
+    world.world.readiness[account] = Probe(Readiness.NOT_LOGGED_IN)
+    world.until(account, "error", "login_timeout")
+    tell(world)
+    assert lines.firing() == set()
+    assert {line["reason"] for line in lines.matched("login-timeout")} == {"login_timeout"}
 
 
 def test_a_second_use_of_a_token_fires_and_an_invented_one_does_not(lines: Lines, world: Fleet) -> None:

@@ -12,6 +12,7 @@ from components.alert_rules import (
     OUTSIDE,
     RUNBOOKS,
     SERVICE,
+    CountRule,
     MatchRule,
     MetricRule,
     SilenceRule,
@@ -72,9 +73,9 @@ def test_filters_look_at_the_declared_service(watched: Plan) -> None:
         assert compiled(text.partition(" AND (")[0])(entry)
 
 
-def test_silence_is_counted_in_a_metric_of_its_own(watched: Plan) -> None:
+def test_lines_are_counted_in_a_metric_of_their_own(watched: Plan) -> None:
     metrics = {found.inputs["name"]: found.inputs for found in watched.of(METRIC)}
-    silent = [rule for rule in (*GATEWAY, *fleet(5)) if isinstance(rule, SilenceRule)]
+    silent = [rule for rule in (*GATEWAY, *fleet(5)) if isinstance(rule, (CountRule, SilenceRule))]
     shown = {metric_name("ibkr", metric) for metric in LOG_METRICS}
     assert metrics.keys() - shown == {f"ibkr-alerts-{rule.name}" for rule in silent}
     for rule in silent:

@@ -138,7 +138,7 @@ def test_streams_count_as_no_request_and_orders_are_told_apart(
 
 
 async def test_google_takes_dashboard_metrics_and_uptime_check(full: Plan, declared: Declared) -> None:
-    assert len(full.of(METRIC)) == len(LOG_METRICS) + 2, "and two that count silence"
+    assert len(full.of(METRIC)) == len(LOG_METRICS) + 3, "and three that count lines for alerts"
     for token in (METRIC, UPTIME_CHECK, DASHBOARD):
         for resource in full.of(token):
             handler = declared.handler(token)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from components.alert_rules import GATEWAY, MetricRule, SilenceRule
+from components.alert_rules import GATEWAY, CountRule, MetricRule, SilenceRule, fleet
 from components.planned import WINDOWS, unless_planned
 from tests.stacks.probe import program
 
@@ -80,6 +80,12 @@ def test_the_watchdog_lies_within_the_same_windows() -> None:
 def test_the_gateways_own_restarts_end_before_anybody_is_paged(rule: MetricRule | SilenceRule) -> None:
     soft_restart, login = 90, 180  # seconds: ib-gateway.md; and IBC's LoginDialogDisplayTimeout
     assert rule.minutes * 60 > 2 * (soft_restart + login), "the daily and the Sunday restart are no failure"
+
+
+def test_logins_that_time_out_in_a_reset_page_nobody() -> None:
+    [rule] = [rule for rule in fleet(5) if isinstance(rule, CountRule)]
+    assert rule.quiet_by_plan
+    assert "login_timeout" in rule.filter
 
 
 def test_what_a_person_must_do_is_never_kept_quiet() -> None:
