@@ -118,6 +118,8 @@ def check_stack(stack: LocalStack | RealStack, token: str, connection: str, logi
 
 def tunnel(stack: LocalStack, name: str, port: int, listen: str) -> None:
     """Lead a port of this machine to a machine of the local cloud, until Ctrl-C."""
+    if not stack.cloud.is_running():
+        raise CommandFailed("The local cloud doesn't run. `make up` starts it.")
     argv = stack.cloud.argv("tunnel", name or "gce/ibkr-gateway", str(port), "--listen", listen)
     os.execv(argv[0], argv)
 

@@ -211,3 +211,9 @@ def test_a_shell_finds_the_cli_after_eval_of_env() -> None:
     version, python = said.split()
     assert version.startswith("v3."), "the CLI that make uses"
     assert Path(python).parent == MAIN.python.parent, "the environment that the program runs in"
+
+
+def test_a_tunnel_to_nowhere_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.execv", lambda *_argv: pytest.fail("it went ahead"))
+    with pytest.raises(CommandFailed, match="`make up` starts it"):
+        stack.tunnel(LocalStack(home=tmp_path), "", 4002, "127.0.0.1:4002")
