@@ -41,3 +41,26 @@ async def test_every_state_is_readable(
         assert wide <= 0, f"{state.name} is wider than a screen"
         assert await serious(page) == [], state.name
     await context.close()
+
+
+@pytest.mark.parametrize(
+    "fleet_changes",
+    [{"BROKER_TYPE": "ibkr", "IBKR_GATEWAY_HOST": "127.0.0.9", "IBKR_GATEWAY_PORT": "4002"}],
+)
+async def test_a_broker_that_was_never_there_is_not_known_rather_than_zero(
+    site: Site, browser: Browser, picture: Picture
+) -> None:
+    context = await browser.new_context(locale="en-US", timezone_id="UTC", **LOOKS["light"])
+    page = await site.log_in(context)
+    await expect(page.locator("#status")).to_contain_text("Disconnected")
+    await expect(page.locator("#notices .bad")).to_contain_text("refuses connections")
+    await expect(page.locator("#tiles .big")).to_have_text(["not known"] * 4)
+    await expect(page.locator("#positions")).not_to_contain_text("Nothing is held")
+    await expect(page.locator("#plot")).to_contain_text("No values can be shown")
+    await picture(page, "never-connected-overview")
+    assert await serious(page) == []
+    await page.goto(f"{site.url}/orders")
+    await expect(page.locator("#orders")).not_to_contain_text("No order yet")
+    await picture(page, "never-connected-orders")
+    site.complaints.clear()  # the browser's own line about the plot that can't be had
+    await context.close()

@@ -192,6 +192,12 @@ const plot = document.getElementById("plot");
 let span = "day";
 let drawn = null;
 
+let nextDrawing = 0;
+function drawAgain(ms) {
+  clearTimeout(nextDrawing);
+  nextDrawing = setTimeout(drawPlot, ms);
+}
+
 async function drawPlot() {
   if (!plot) return;
   const says = document.getElementById("plot-says");
@@ -203,8 +209,10 @@ async function drawPlot() {
     if (!answer.ok) throw new Error(found.detail);
   } catch (failure) {
     says.textContent = `The values can't be read: ${failure.message}`;
-    return;
+    plot.querySelector(".empty")?.replaceChildren("No values can be shown.");
+    return drawAgain(5_000);
   }
+  drawAgain(60_000);
   if (found.times.length < 2) {
     plot.innerHTML = "";
     plot.append(Object.assign(document.createElement("p"), { className: "empty", textContent: "No values yet: one is kept each minute." }));
@@ -243,4 +251,3 @@ new ResizeObserver(() => drawn?.setSize({ width: plot.clientWidth, height: 220 }
 
 refreshShown();
 drawPlot();
-if (plot) setInterval(drawPlot, 60_000);
