@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     command("reset-machine", _reset_machine, "switch a machine off and on again").add_argument("name")
     found = command("kill-unit", _kill_unit, "kill the main process of a service on a machine")
     found.add_argument("name")
-    found.add_argument("unit", help="ibeam.service, ibkr-gateway.service ...")
+    found.add_argument("unit", help="ibeam.service, ibkr-gateway@paper.service ...")
     found = command("why", _why, "explain whether a connection is allowed")
     found.add_argument("source", help="a machine, `internet` or `iap`")
     found.add_argument("destination", help="a machine or an address")

@@ -17,6 +17,8 @@ UNREADABLE = re.compile(r"incorrect passphrase|passphrase must be set", re.IGNOR
 NOT_LOGGED_IN = re.compile(
     r"PULUMI_ACCESS_TOKEN must be set|could not get cloud url|no Pulumi.*login", re.IGNORECASE
 )
+#: states of a machine of the local cloud that pass by themselves
+PASSING = ("PROVISIONING", "STAGING", "STOPPING")
 AGAIN = "Mend that, then type the same command: it goes on from there."
 STAMP = re.compile(r"^\S+Z ([\w.-]+): ")
 
@@ -72,6 +74,8 @@ def of_broker(health: Health, machines: Sequence[dict[str, object]], tail: Tail)
 
 def ailing(machine: dict[str, object]) -> str:
     """What is wrong with a machine of the local cloud, which nothing mends by itself; empty if nothing is."""
+    if machine.get("status") in PASSING:
+        return ""
     if machine.get("status") != "RUNNING":
         return f"it is {machine.get('status')}"
     software = machine.get("software")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from localcloud.control import Daemon, DaemonError
+from localcloud.control import Connection, Daemon, DaemonError
 from tools import cache, machine
 from tools.environments import CHECKOUT, MAIN
 
@@ -148,12 +148,7 @@ class LocalCloud:
             connection = self._daemon.open("logs", name=name, follow=True, tail=before)
         except DaemonError as error:
             raise CommandFailed(str(error)) from None
-        with connection:
-            rest = b""
-            for data in connection.stream():
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    yield line.decode(errors="replace")
+        return lines_of(connection)
 
     def argv(self, command: str, *arguments: str) -> list[str]:
         """The local cloud's own command line."""
@@ -173,6 +168,16 @@ class LocalCloud:
             return self._daemon.call(method, **params)
         except DaemonError as error:
             raise CommandFailed(f"The local cloud refused `{method}`: {error}") from None
+
+
+def lines_of(connection: Connection) -> Iterator[str]:
+    """The lines that come over a connection to the daemon, until it closes."""
+    with connection:
+        rest = b""
+        for data in connection.stream():
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
 
 
 def code_of(checkout: Path) -> str:

@@ -250,6 +250,8 @@ def of_instance(machine: Mapping[str, Any]) -> Part:
     name, software = machine["name"].rpartition("/")[2], machine["software"] or {}
     said = f"{software.get('ready', 0)} of {software.get('instances', 1)} instances"
     said += f", {software['restarts']} restarts" if software.get("restarts") else ""
+    if machine["status"] in failures.PASSING:
+        return Part("Revision", name, machine["status"].lower(), Level.BUSY, "", said)
     well = machine["status"] == "RUNNING" and software.get("ready")
     level = Level.WELL if well else Level.BAD
     remedy = "" if well else "`make logs NAME=service` says why."
@@ -266,12 +268,18 @@ def of_machine(machine: dict[str, Any], declared: set[str]) -> Part:
     if machine["kind"] == "droplet":
         detail += ", declared" if name in declared else ", of no account"
     wrong = failures.ailing(machine)
-    if not wrong and machine["kind"] == "sql" and not (machine["software"] or {}).get("running"):
+    if (
+        not wrong
+        and machine["kind"] == "sql"
+        and machine["status"] == "RUNNING"
+        and not (machine["software"] or {}).get("running")
+    ):
         wrong = "PostgreSQL doesn't run"
     if wrong:
         remedy = f"`make logs NAME={name}` says why."
         return Part(kind, name, "ailing", Level.BAD, "", f"{detail}; {wrong}", remedy)
-    return Part(kind, name, machine["status"].lower(), Level.WELL, "", detail)
+    level = Level.BUSY if machine["status"] in failures.PASSING else Level.WELL
+    return Part(kind, name, machine["status"].lower(), level, "", detail)
 
 
 def shown(machine: Mapping[str, Any], made: set[str]) -> bool:

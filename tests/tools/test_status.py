@@ -80,6 +80,13 @@ def test_ages_are_said_roughly(seconds: float, said: str) -> None:
     assert status.ago((datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()) == said
 
 
+def test_a_revision_that_leaves_at_a_rollout_is_no_failure() -> None:
+    former = {"name": "run/ibkr-api/ibkr-api-00001", "software": {"ready": 1, "instances": 1}}
+    assert status.of_instance(former | {"status": "STOPPING"}).level is Level.BUSY
+    assert status.of_instance(former | {"status": "RUNNING"}).level is Level.WELL
+    assert status.of_instance(former | {"status": "TERMINATED"}).level is Level.BAD
+
+
 def test_a_pass_that_is_overdue_is_bad() -> None:
     last = {"accounts": 1, "moving": 0, "droplets": 1, "problem": ""}
     fleet = {"last_pass": last, "last_pass_at": datetime.now(UTC).isoformat(), "quarantine": []}
