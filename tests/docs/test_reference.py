@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,10 @@ SURROUNDINGS = {"XDG_STATE_HOME", "CLOUD_INIT_DIR", "NO_COLOR"}
 READ = re.compile(r"""(?:environment|environ)(?:\.get\(|\[)\s*"([A-Z][A-Z0-9_]+)\"""")
 
 
-@pytest.mark.parametrize(("name", "made"), PAGES.items(), ids=str)
-def test_a_generated_page_is_up_to_date(name: str, made: Callable[[], str]) -> None:
-    assert (ROOT / name).read_text(encoding="utf-8") == made(), "run `make docs` and commit what it writes"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_up_to_date(name: str) -> None:
+    shown = (ROOT / name).read_text(encoding="utf-8")
+    assert shown == PAGES[name](), "run `make docs` and commit what it writes"
 
 
 def test_every_row_says_what_it_means() -> None:
