@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from broker.service.app import api
 from tools.reference import settings
@@ -179,3 +180,8 @@ def test_every_page_is_found_from_the_index() -> None:
     linked = {(ROOT / "docs" / name).resolve() for name in re.findall(r"\]\(([^)#]+)", index)}
     assert {page for page in PAGES if page.parent != ROOT} - linked == {ROOT / "docs" / "README.md"}
     assert "docs/README.md" in text(ROOT / "README.md")
+
+
+def test_the_dev_container_forwards_the_services_own_address() -> None:
+    local = yaml.safe_load(text(ROOT / "Pulumi.local.yaml"))["config"]["ibkr:fleet"]["serviceUrl"]
+    assert f'"{local.removeprefix("http://")}"' in text(ROOT / ".devcontainer" / "devcontainer.json")
