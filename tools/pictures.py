@@ -13,12 +13,14 @@ from tools.environments import CHECKOUT, MAIN
 
 TAKEN = CHECKOUT / ".local" / "screenshots"
 KEPT = CHECKOUT / "docs" / "pictures"
-#: what takes them
-TESTS = ("tests/e2e/test_dashboard.py", "tests/dashboard/test_states.py")
+#: what takes them; of two with one name that of the whole stack stays
+TESTS = ("tests/dashboard", "tests/e2e/test_dashboard.py")
 #: those that the documents show, by the name that they have there
 SHOWN = {
     "disconnected": "gateway-vm-gone",
+    "fleet": "fleet-light",
     "gateways": "gateways-in-each-status-light",
+    "health": "health-gateway-vm-gone",
     "live-order": "live-order-preview",
     "orders-phone": "orders-dark-phone",
     "overview": "overview-light",
