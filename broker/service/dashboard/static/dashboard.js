@@ -232,7 +232,7 @@ async function drawPlot() {
     height: 220,
     legend: { show: false },
     series: [{}, { label: "Account value", stroke: colour("--accent"), width: 2, points: { show: false } }],
-    axes: [axis, { ...axis, size: 90, values: (_, values) => values.map((v) => money.format(v)) }],
+    axes: [axis, { ...axis, size: digits ? 105 : 80, values: (_, values) => values.map((v) => money.format(v)) }],
   }, [found.times, found.values], plot);
   const [first, last] = [found.values[0], found.values.at(-1)];
   const change = last - first;
