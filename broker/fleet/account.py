@@ -99,6 +99,10 @@ _MESSAGES = {
     "enrolling": "The server starts and makes itself known: some minutes at its first start.",
     "gateway_starting": "The gateway is starting.",
     "logging_in": "The gateway is logging in at IBKR.",
+    "gateway_lost": (
+        "The gateway has ended. One for paper trading is started again after two minutes, once in an hour; "
+        "a live one isn't, since its login has to be approved: have the phone at hand and start again."
+    ),
     "second_factor": "IBKR waits for the second factor: approve the login on your phone.",
     "unreachable": "The server doesn't answer.",
     "powering_on": "DigitalOcean is switching the server on.",

@@ -100,6 +100,10 @@ class Patience:
     login: float = 300.0
     second_factor: float = 600.0
     action: float = 60.0
+    #: until a gateway that has ended is started again: IBeam may do so itself within a minute
+    lost: float = 120.0
+    #: from one start by itself to the next
+    revive: float = 3600.0
     unreachable: float = 300.0
     creates: int = 3
 
@@ -338,24 +342,55 @@ def _push(view: View, say: _Say) -> Decision:
 
 
 def _not_ready(view: View, probe: Probe, say: _Say) -> Decision:
-    """The gateway isn't logged in: wait, or say why it won't be. Nothing is restarted here."""
+    """The gateway isn't logged in: wait, or say why it won't be."""
     account = view.account
+    live = account.environment == "live"
+    lost = _has_ended(account, probe)
     if account.status == State.RUNNING:
-        reason = "second_factor" if account.environment == "live" else "logging_in"
+        reason = "gateway_lost" if lost else "second_factor" if live else "logging_in"
         return say(Do.NOTHING, State.INITIALIZING, reason, login_begins=True)
     if probe.log is LogSays.REFUSED:
         if account.status_reason in ("login_failed", "login_locked"):
             return say(Do.NOTHING, State.ERROR, account.status_reason)
         locked = account.failed_logins + 1 >= MOST_FAILED_LOGINS
         return say(Do.NOTHING, State.ERROR, "login_locked" if locked else "login_failed", failed=True)
-    live = account.environment == "live"
+    if lost and not live and _may_revive(view, probe):
+        return say(Do.RESTART, State.INITIALIZING, "gateway_starting")
     factor = probe.log is LogSays.SECOND_FACTOR or (live and probe.readiness is Readiness.NOT_LOGGED_IN)
     allowed = view.patience.second_factor if live or factor else view.patience.login
+    if live and lost:
+        allowed = view.patience.lost  # nobody but its user starts it
     if view.age(account.login_since) >= allowed:
         return say(Do.NOTHING, State.ERROR, "second_factor_timeout" if factor else "login_timeout")
     if account.status == State.ERROR and account.status_reason in ("login_failed", "login_locked"):
         return say(Do.NOTHING, State.ERROR, account.status_reason)
     if factor:
         return say(Do.NOTHING, State.INITIALIZING, "second_factor")
+    if lost:
+        return say(Do.NOTHING, State.INITIALIZING, "gateway_lost")
     starting = probe.readiness is Readiness.GATEWAY_AWAY
     return say(Do.NOTHING, State.INITIALIZING, "gateway_starting" if starting else "logging_in")
+
+
+def _has_ended(account: Account, probe: Probe) -> bool:
+    """Whether a gateway that was up isn't any more; one that starts (its image is pulled, say) wasn't yet."""
+    was_up = account.status == State.RUNNING or account.status_reason in (
+        "logging_in", "second_factor", "gateway_lost",
+    )  # fmt: skip
+    return probe.readiness is Readiness.GATEWAY_AWAY and was_up
+
+
+def _may_revive(view: View, probe: Probe) -> bool:
+    """Whether a gateway that has ended is started by itself.
+
+    That is a login, so it is done once, and once in an hour: a second loss waits for a person. Never after a
+    refused login, and never of a live account: each is a push to somebody's phone.
+    """
+    account = view.account
+    return (
+        (account.status, account.status_reason) == (State.INITIALIZING, "gateway_lost")
+        and view.age(account.status_since) >= view.patience.lost
+        and view.age(account.action_since) >= view.patience.revive
+        and account.failed_logins == 0
+        and probe.log is LogSays.NOTHING
+    )

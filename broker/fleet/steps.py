@@ -205,6 +205,7 @@ class Steps:
         """Credentials, or a restart. Either begins a login."""
         login, version = self._repository.login(account)
         restart = decision.do is Do.RESTART
+        revived = {"action_since": self._work.now} if restart and account.restart_wanted_at is None else {}
         account, sequence, now = self._repository.begin_push(account, restart)
         endpoint = self._work.endpoint(account)
         self._work.check_lease()
@@ -214,7 +215,8 @@ class Steps:
             else:
                 self._agents.push(endpoint, account.id, login, sequence, int(now.timestamp()))
         except AgentUnreachable:
-            self._say(account, replace(decision, do=Do.NOTHING))
+            if not revived:  # that the gateway was lost is why it is started: the next pass tries again
+                self._say(account, replace(decision, do=Do.NOTHING))
             return
         except CertificateChanged:
             self._work.change(
@@ -240,6 +242,7 @@ class Steps:
             login_since=now,
             restart_wanted_at=None,
             **pushed,
+            **revived,
             **_no_action(restart),
         )
 

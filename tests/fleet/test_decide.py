@@ -7,16 +7,24 @@ from typing import Any
 
 import pytest
 
-from broker.fleet.account import State, message_of
+from broker.fleet.account import Account, State, message_of
 from broker.fleet.decide import NEVER_ENROLLED, Decision, Do, LogSays, Probe, Readiness, View, decide
 from tests.fleet.world import NOW, account, ago, droplet, with_droplet
 
 READY = Probe(Readiness.READY)
 OUT = Probe(Readiness.NOT_LOGGED_IN)
 AWAY = Probe(Readiness.GATEWAY_AWAY)
+
 EMPTY = Probe(Readiness.NO_CREDENTIALS)
 SILENT = Probe(Readiness.UNREACHABLE)
 REFUSED = Probe(Readiness.NOT_LOGGED_IN, LogSays.REFUSED)
+
+
+def ended(**changes: object) -> Account:
+    """A gateway that was found to have ended two minutes ago."""
+    values = {"status": "initializing", "status_reason": "gateway_lost", "status_since": ago(120),
+              "login_since": ago(125)}  # fmt: skip
+    return with_droplet(**values | changes)
 
 
 def see(row, *known, **more: Any) -> Decision:
@@ -114,6 +122,35 @@ TABLE = {
     "the container starts": (
         with_droplet(status="initializing", login_since=ago(5)), [droplet()], {"probe": AWAY},
         ("nothing", "initializing", "gateway_starting")),
+    "its container has ended": (
+        with_droplet(), [droplet()], {"probe": AWAY}, ("nothing", "initializing", "gateway_lost")),
+    "a live one's container has ended": (
+        with_droplet(environment="live"), [droplet()], {"probe": AWAY},
+        ("nothing", "initializing", "gateway_lost")),
+    "it ended while it logged in": (
+        with_droplet(status="initializing", status_reason="logging_in", login_since=ago(5)), [droplet()],
+        {"probe": AWAY}, ("nothing", "initializing", "gateway_lost")),
+    "it ended, and may come back by itself": (
+        ended(status_since=ago(119)), [droplet()], {"probe": AWAY},
+        ("nothing", "initializing", "gateway_lost")),
+    "it ended, and stays away": (
+        ended(), [droplet()], {"probe": AWAY}, ("restart", "initializing", "gateway_starting")),
+    "it ended twice in an hour": (
+        ended(action_since=ago(3599)), [droplet()], {"probe": AWAY},
+        ("nothing", "initializing", "gateway_lost")),
+    "it ended a second time after an hour": (
+        ended(action_since=ago(3600)), [droplet()], {"probe": AWAY},
+        ("restart", "initializing", "gateway_starting")),
+    "a live one ended, and stays away": (
+        ended(environment="live"), [droplet()], {"probe": AWAY}, ("nothing", "error", "login_timeout")),
+    "it ended over a refused login": (
+        ended(), [droplet()], {"probe": Probe(Readiness.GATEWAY_AWAY, LogSays.REFUSED)},
+        ("nothing", "error", "login_failed")),
+    "it ended after refused logins": (
+        ended(failed_logins=1), [droplet()], {"probe": AWAY}, ("nothing", "initializing", "gateway_lost")),
+    "it ended and nobody started it": (
+        ended(action_since=ago(400), login_since=ago(301)), [droplet()], {"probe": AWAY},
+        ("nothing", "error", "login_timeout")),
     "it is logging in": (
         with_droplet(status="initializing", login_since=ago(5)), [droplet()], {"probe": OUT},
         ("nothing", "initializing", "logging_in")),

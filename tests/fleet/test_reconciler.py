@@ -109,6 +109,36 @@ def test_what_somebody_has_asked_for_waits_for_no_turn(fleet):
     assert fleet.of(accounts[2]).restart_wanted_at is None
 
 
+@pytest.mark.parametrize("lost", [0, 1], ids=["answered", "its answer is lost"])
+def test_a_paper_gateway_that_ended_is_started_once_by_itself(fleet, running, lost):
+    away = Probe(Readiness.GATEWAY_AWAY)
+    fleet.world.readiness[running] = away
+    fleet.pass_()
+    assert fleet.status(running) == ("initializing", "gateway_lost")
+    fleet.pass_()
+    assert fleet.world.restarts == 0, "IBeam may start it itself"
+    fleet.advance(seconds=121)
+    fleet.world.lose_answers = lost
+    fleet.pass_()
+    fleet.pass_()
+    assert fleet.world.restarts == 1
+    assert fleet.status(running) == ("initializing", "gateway_starting")
+    del fleet.world.readiness[running]
+    fleet.passes(3)
+    assert fleet.status(running) == ("running", "")
+
+    # A second loss within the hour waits for a person, who isn't kept from it.
+    fleet.world.readiness[running] = away
+    fleet.pass_()
+    fleet.advance(seconds=301)
+    fleet.passes(3)
+    assert (fleet.world.restarts, fleet.status(running)) == (1, ("error", "login_timeout"))
+    del fleet.world.readiness[running]
+    fleet.repository.want(fleet.of(running), Wanted.RUNNING, "ada")
+    fleet.passes(3)
+    assert (fleet.world.restarts, fleet.status(running)) == (2, ("running", ""))
+
+
 def test_user_data_holds_no_credentials(fleet):
     fleet.repository.connect("ada", "demo", "ib-user-name", "ib-pass-word", "ada")
     fleet.pass_()

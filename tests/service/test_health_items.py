@@ -93,6 +93,7 @@ def test_a_user_isnt_told_to_look_at_machines() -> None:
         ("running", "", "running", Mark.GOOD),
         ("provisioning", "creating", "running", Mark.MOVING),
         ("initializing", "second_factor", "running", Mark.LOOK),
+        ("initializing", "gateway_lost", "running", Mark.LOOK),
         ("initializing", "unreachable", "running", Mark.BAD),
         ("error", "login_failed", "running", Mark.BAD),
         ("error", "unknown_droplet", "stopped", Mark.LOOK),

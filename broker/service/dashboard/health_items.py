@@ -91,7 +91,7 @@ def of_account(account: Account, link: Health | None = None) -> Item:
     since: datetime | str = account.status_since
     detail = account.message
     href = f"/?via={account.id}" if status == State.RUNNING else ""
-    if reason in ("second_factor", "unknown_droplet", "action_failed"):
+    if reason in ("second_factor", "gateway_lost", "unknown_droplet", "action_failed"):
         mark = Mark.LOOK
     elif status == State.ERROR or reason == "unreachable":
         mark = Mark.BAD
@@ -175,13 +175,13 @@ def of_troubles(counts: Iterable[Counted]) -> list[Item]:
     found = []
     for count in counts:
         status, reason, number = count.status, count.reason, count.accounts
-        if status != State.ERROR and reason not in ("second_factor", "unreachable"):
+        if status != State.ERROR and reason not in ("second_factor", "gateway_lost", "unreachable"):
             continue
         known = about(reason)
         accounts = "1 account" if number == 1 else f"{number} accounts"
         detail = known.title if known.title != reason else ""
         remedy = remedies.of_account(reason) or remedies.of_account("login_timeout")
-        mark = Mark.LOOK if reason == "second_factor" else Mark.BAD
+        mark = Mark.LOOK if reason in ("second_factor", "gateway_lost") else Mark.BAD
         href = f"/fleet?status={status}" + (f"&reason={reason}" if reason else "")
         found.append(
             Item(words(reason) or status, mark, accounts, count.since, _sentence(detail), remedy, href)

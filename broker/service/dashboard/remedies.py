@@ -39,6 +39,7 @@ ACCOUNT = {
     "digitalocean_away": f"{_BY_ITSELF} when DigitalOcean answers again.",
     "create_unknown": f"{_BY_ITSELF} once it is known whether DigitalOcean made the server.",
     "second_factor": "Approve the login on the phone, within ten minutes.",
+    "gateway_lost": "A paper gateway comes back after two minutes; for a live one, have the phone at hand.",
     "unreachable": f"{_BY_ITSELF} if the server comes back; if not, hibernate the account and start it.",
     "second_factor_timeout": f"Have the phone at hand, and {_START}.",
     "login_timeout": f"Look at the gateway's log (History), then {_START}.",
