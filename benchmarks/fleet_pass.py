@@ -17,7 +17,7 @@ from sqlalchemy import create_engine
 
 from benchmarks.fleet_stubs import STACK
 from broker.fleet.agents import TlsAgents
-from broker.fleet.digitalocean import PydoDroplets
+from broker.fleet.digitalocean import Budget, PydoDroplets
 from broker.fleet.keys import FleetKeys
 from broker.fleet.reconciler import FleetSettings, Reconciler
 from broker.fleet.repository import FleetLease, Repository
@@ -35,7 +35,7 @@ def main(url: str, api: str, port: str, passes: str) -> None:
     reconciler = Reconciler(
         FleetSettings(STACK, "https://service.example", keys.push_key, DropletSettings("203.0.113.9")),
         Repository(engine, vault, keys),
-        PydoDroplets("token", api),
+        PydoDroplets("token", api, Budget(10**6, 10**6)),  # one pass after the other, without waiting
         TlsAgents(keys.sign, port=int(port)),
         FleetLease(engine, STACK),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
 import threading
@@ -232,7 +231,7 @@ class TlsAgents:
             answer = self._connections.request(
                 endpoint.address, endpoint.certificate_sha256, asked, deadline, keep
             )
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             raise AgentUnreachable(type(error).__name__) from None  # its text stays here
         try:
             document = json.loads(answer.content) if answer.content else None

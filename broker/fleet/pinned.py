@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import http.client
-import io
+import re
 import resource
 import select
 import socket
@@ -27,11 +26,16 @@ MOST_KEPT = 6000
 """Connections kept at most: some 19 KiB each, so 110 MiB."""
 KEPT_SECONDS = 300.0
 """The agent closes what has been idle for so long (its IDLE_SECONDS)."""
-_LARGEST_ANSWER = 1024 * 1024
+_LARGEST_HEAD, _LARGEST_ANSWER = 64 * 1024, 1024 * 1024
+_STATUS = re.compile(r"HTTP/1\.([01]) (\d{3})\b")
 
 
 class CertificateChanged(Exception):
     """Somebody answers there with another certificate; nothing was sent."""
+
+
+class BadAnswer(OSError):
+    """What came back isn't an answer, or not a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,11 @@ class PinnedConnections:
         `Connection: close`. `deadline` is by time.monotonic() and one for all: a peer that sends a byte now
         and then would keep a timeout from running out.
 
-        Raises CertificateChanged, OSError, http.client.HTTPException.
+        Raises CertificateChanged, OSError (BadAnswer among them).
         """
         key = (address, certificate)
         if keep and (kept := self._take(key)) is not None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.suppress(OSError):
                 return self._ask(kept, key, request, (time.monotonic() + deadline) / 2, keep)
         connection = self._connected(address, deadline)
         if not hmac.compare_digest(_shown(connection), certificate):
@@ -169,18 +173,12 @@ class PinnedConnections:
             raise
 
 
-class _Raw:
-    """What was received, as http.client reads it."""
-
-    def __init__(self, raw: bytes | bytearray) -> None:
-        self._raw = raw
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._raw)
-
-
 def _received(connection: ssl.SSLSocket, deadline: float) -> tuple[Answer, bool]:
-    """An answer, and whether another request may follow on its connection."""
+    """An answer, and whether another request may follow on its connection.
+
+    Read by hand: http.client takes as long for the few headers as all else together. The agent sends no
+    chunks.
+    """
     raw, ended = bytearray(), False
 
     def receive() -> bool:
@@ -189,23 +187,35 @@ def _received(connection: ssl.SSLSocket, deadline: float) -> tuple[Answer, bool]
         raw.extend(part)
         return bool(part)
 
-    while b"\r\n\r\n" not in raw and not ended:
-        ended = not receive() or len(raw) > _LARGEST_ANSWER
-    answer = http.client.HTTPResponse(_Raw(raw))  # type: ignore[arg-type]  # all that it reads
-    answer.begin()
-    begins, length = raw.find(b"\r\n\r\n") + 4, answer.length
-    while not ended and len(raw) <= _LARGEST_ANSWER and (length is None or len(raw) < begins + length):
+    while (begins := raw.find(b"\r\n\r\n") + 4) < 4:
+        if len(raw) > _LARGEST_HEAD or not receive():
+            raise BadAnswer("it has no head")
+    status, headers = _head(bytes(raw[:begins]))
+    length = headers.get("content-length")
+    ends = begins + (0 if status == 204 else int(length) if length is not None else _LARGEST_ANSWER)
+    while not ended and len(raw) < ends:
         ended = not receive()
-    if length is None:  # until the end, or in chunks
-        answer = http.client.HTTPResponse(_Raw(raw))  # type: ignore[arg-type]
-        answer.begin()
-        content = answer.read(_LARGEST_ANSWER)
-    else:
-        content = bytes(raw[begins : begins + length])
-        if len(content) < length:
-            raise http.client.IncompleteRead(content)
-    stays_open = length is not None and not ended and not answer.will_close and len(raw) == begins + length
-    return Answer(answer.status, answer.headers.get_content_type(), content), stays_open
+    if length is not None and len(raw) < ends:
+        raise BadAnswer("it broke off")
+    stays_open = len(raw) == ends and not ended and headers.get("connection", "").lower() != "close"
+    kind = headers.get("content-type", "").partition(";")[0]
+    return Answer(status, kind, bytes(raw[begins:ends])), stays_open
+
+
+def _head(raw: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers, their names in lower case. Raises BadAnswer."""
+    first, *lines = raw.decode("latin-1").split("\r\n")
+    match = _STATUS.match(first)
+    if match is None:
+        raise BadAnswer("it isn't HTTP/1")
+    pairs = (line.partition(":") for line in lines if line)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not length.isdecimal() or int(length) > _LARGEST_ANSWER:
+        raise BadAnswer("nobody knows how long it is")
+    if match[1] == "0":
+        headers["connection"] = "close"
+    return int(match[2]), headers
 
 
 def _left(deadline: float) -> float:

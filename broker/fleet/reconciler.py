@@ -271,13 +271,15 @@ class _OnePass:
         if account.wanted != Wanted.RUNNING or not enrolled or account.do_droplet_id in view.tombstones:
             late = up and not enrolled and view.age(account.create_started_at) >= view.patience.enrol
             return replace(view, rests=why, holds_login=late and self._agents.holds_login(address))
+        if not why and self._may_wait(account):
+            return view  # before its token is unsealed, which costs as much as a handshake
         try:
             endpoint = self._work.endpoint(account)
         except (VaultError, Conflict):
             return view
         if why and account.credentials_droplet_id is not None:
             why = why if self._agents.working_orders(endpoint) is False else ""
-        probe = None if why or self._may_wait(account) else self._agents.probe(endpoint)
+        probe = None if why else self._agents.probe(endpoint)
         with self._work.lock:
             if probe is not None:
                 self._work.told.probes[probe.readiness] += 1
