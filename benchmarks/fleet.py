@@ -129,9 +129,8 @@ def many(server: str, droplets: int = MANY, passes: int = PASSES) -> Iterator[st
     """Passes over many accounts: time, memory, and whose work it was."""
     with _fleet(server, droplets, WARMING + passes) as (stubs, passing):
         first, _ = passing.ask(), stubs.ask()
-        for _ in range(
-            1, WARMING
-        ):  # tokens are unsealed at a gateway's first probe, connections kept from there
+        # A gateway's first probe unseals its token and makes the connection that is kept.
+        for _ in range(1, WARMING):
             passing.ask(), stubs.ask()
         told, counted = [], []
         for _ in range(passes):
