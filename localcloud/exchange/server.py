@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,8 @@ class ExchangeServer:
     async def __aenter__(self) -> ExchangeServer:
         handlers = (self._serve_link, self._serve_admin)
         for path, handler in zip(self._paths, handlers, strict=True):
-            path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(handler, path, limit=jsonlines.LINE_LIMIT)
-            path.chmod(0o600)
+            listener = _listening(path)
+            server = await asyncio.start_unix_server(handler, sock=listener, limit=jsonlines.LINE_LIMIT)
             self._servers.append(server)
         self._tasks.append(asyncio.create_task(self._beat()))
         return self
@@ -157,3 +157,15 @@ class ExchangeServer:
         finally:
             self._admins.discard(writer)
             writer.close()
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket for its owner only, that has its name once it listens: who sees it can connect."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    unnamed = path.with_name(path.name + "~")
+    unnamed.unlink(missing_ok=True)
+    listener.bind(str(unnamed))
+    unnamed.chmod(0o600)
+    listener.listen()
+    unnamed.replace(path)
+    return listener
