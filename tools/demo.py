@@ -153,7 +153,7 @@ class Tour:
 
     def _recover(self) -> None:
         self._title(
-            "Bring it back. A login never begins by itself here: IBKR locks out who logs in too often"
+            "Bring it back: a paper gateway comes back after two minutes, a live one never by itself; so ask"
         )
         self._call("POST", f"brokers/interactivebrokers/accounts/{self._id}/restart")
         self._api.post(f"{ACCOUNTS}/accounts/{self._id}/restart")
