@@ -2,7 +2,8 @@
 
 Everything in the main environment, the end-to-end tests among it; and once more, over ib_async, what
 talks through the TWS library, in an environment that has it in ib_insync's place. Much of a test is
-waiting, so the end-to-end tests and those over ib_async run beside the rest, and are shown after it.
+waiting, so the end-to-end tests, those over ib_async and two long folders run beside the rest, and are shown
+after it.
 The last line counts all: `N passed, N failed`.
 """
 
@@ -21,6 +22,8 @@ from tools.environments import CHECKOUT, IB_ASYNC, MAIN, Environment
 
 RESULTS = CHECKOUT / ".local" / "test-results"
 END_TO_END = "tests/e2e"
+# With these beside it, the rest takes as long as what runs beside.
+FLEET_AND_SERVICE = ("tests/fleet", "tests/service")
 # What goes through the TWS library, and so runs a second time over ib_async.
 TWS_TESTS = (
     "tests/tws/test_*.py",
@@ -95,6 +98,7 @@ def run_all() -> tuple[int, Counts]:
     beside = {
         "end-to-end": (MAIN, [END_TO_END]),
         "over ib_async": (IB_ASYNC, tws_tests()),
+        "of fleet and service": (MAIN, list(FLEET_AND_SERVICE)),
     }
     logs = {name: RESULTS / f"{name.replace(' ', '-')}.log" for name in beside}
     with ThreadPoolExecutor(1) as pool:  # one after the other: two processors are soon full
@@ -102,7 +106,7 @@ def run_all() -> tuple[int, Counts]:
             name: pool.submit(pytest, environment, name.replace(" ", "-"), arguments, logs[name])
             for name, (environment, arguments) in beside.items()
         }
-        code, counts = pytest(MAIN, "main", [f"--ignore={END_TO_END}"])
+        code, counts = pytest(MAIN, "main", [f"--ignore={f}" for f in (END_TO_END, *FLEET_AND_SERVICE)])
         for name, run in waiting.items():
             print(f"\nThe tests {name}, which run meanwhile:", flush=True)
             code_beside, counts_beside = run.result()
