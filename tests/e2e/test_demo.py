@@ -16,10 +16,12 @@ from tools.environments import CHECKOUT
 from tools.local_stack import LocalStack
 
 TOUR = """
+import signal
 import sys
 from pathlib import Path
 from tools.demo import demo
 from tools.local_stack import LocalStack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
 demo(LocalStack(home=Path(sys.argv[1])))
 """
 SHOWN = (
