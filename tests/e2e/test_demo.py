@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 from tools.demo import demo
 from tools.local_stack import LocalStack
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
+# Whoever runs the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 demo(LocalStack(home=Path(sys.argv[1])))
 """
 SHOWN = (
