@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from broker.brokers.ibkr import IBKRBroker
+from broker.errors import NotConnected
 from broker.journal import Journal
-from tests.broker.paper_gateway import Paper, paper_gateway
+from tests.broker.paper_gateway import Paper, eventually, paper_gateway
 
 
 @pytest.fixture
@@ -54,5 +55,8 @@ def make_broker(paper: Paper, journal: Journal) -> Iterator[Callable[..., IBKRBr
 def broker(make_broker: Callable[..., IBKRBroker]) -> IBKRBroker:
     """A connected broker."""
     found = make_broker()
-    found.connect()
+    try:
+        found.connect()
+    except NotConnected:  # a busy machine's gateway takes longer than an attempt
+        eventually(lambda: found.health().ok, "the gateway answers")
     return found
