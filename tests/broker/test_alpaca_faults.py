@@ -235,10 +235,13 @@ def test_our_own_duplicate_is_our_live_order_not_a_rejection(
 ) -> None:
     """An answer lost, and the journal's word that nothing left: the repeated POST is refused with 422."""
     order = settled(broker, rest(broker), "submitted")
+    broker.disconnect()  # so that its stream doesn't tell of it first
     with journal.engine.begin() as db:
         blank = {"status": "recorded", "permanent_id": None, "broker_order_id": None}
         db.execute(update(orders).values(**blank))
-    again = rest(broker)
+    fresh = alpaca.broker(journal, stream_endpoint="ws://127.0.0.1:9")
+    fresh._wire.open = True
+    again = rest(fresh)
     assert (again.id, again.status) == (order.id, "submitted")
     assert (alpaca.posts(), len(alpaca.book())) == (2, 1)
 
